@@ -1,0 +1,204 @@
+"""Settings. The only reader of the environment: every variable is read here once, with its type and default.
+
+``.env`` beside ``manage.py`` is read first; the environment wins over it. ``.env.example`` lists everything.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environ
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+env.read_env(BASE_DIR / ".env")  # never overwrites what the environment says
+
+# Where it is served
+
+DEBUG = env.bool("AIPASSPORT_DEBUG", default=False)
+HOST = env.str("HOST", default="127.0.0.1")
+PORT = env.int("PORT", default=8000)
+AIPASSPORT_URL = env.str("AIPASSPORT_URL", default=f"http://{HOST}:{PORT}").rstrip("/")
+_url = urlsplit(AIPASSPORT_URL)
+_LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = env.list("AIPASSPORT_ALLOWED_HOSTS", default=[_url.hostname or HOST, *_LOCAL_HOSTS])
+CSRF_TRUSTED_ORIGINS = [f"{_url.scheme}://{_url.netloc}"]
+TRUST_PROXY = env.bool("AIPASSPORT_TRUST_PROXY", default=False)
+_https = _url.scheme == "https"
+
+# Secrets: none has a default
+
+SECRET_KEY = env.str("AIPASSPORT_SECRET_KEY", default="")
+AIPASSPORT_ENCRYPTION_KEYS = env.list("AIPASSPORT_ENCRYPTION_KEYS", default=[])
+if len(SECRET_KEY) < 32 or not AIPASSPORT_ENCRYPTION_KEYS:
+    raise ImproperlyConfigured(
+        "AIPASSPORT_SECRET_KEY (at least 32 characters) and AIPASSPORT_ENCRYPTION_KEYS must be set. "
+        "`make run` writes a .env with fresh ones."
+    )
+
+
+def _derived(purpose: bytes) -> str:
+    """A key of its own for ``purpose``, from the secret key (RFC 5869)."""
+    return HKDF(SHA256(), 32, None, b"aipassport " + purpose).derive(SECRET_KEY.encode()).hex()
+
+
+# The relay
+
+AIPASSPORT_AUDIENCE = f"{AIPASSPORT_URL}/proxy"
+AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = env.bool("AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS", default=False)
+AIPASSPORT_UPSTREAM_PROXY = env.str("AIPASSPORT_UPSTREAM_PROXY", default="")
+AIPASSPORT_UPSTREAM_CA_BUNDLE = env.str("AIPASSPORT_UPSTREAM_CA_BUNDLE", default="")
+AIPASSPORT_CONNECT_TIMEOUT = env.float("AIPASSPORT_CONNECT_TIMEOUT", default=10.0)
+AIPASSPORT_READ_TIMEOUT = env.float("AIPASSPORT_READ_TIMEOUT", default=600.0)
+AIPASSPORT_MAX_BODY_BYTES = env.int("AIPASSPORT_MAX_BODY_BYTES", default=32 * 1024 * 1024)
+AIPASSPORT_LOST_AFTER = env.int("AIPASSPORT_LOST_AFTER", default=60)
+GRACEFUL_TIMEOUT = env.int("AIPASSPORT_GRACEFUL_TIMEOUT", default=30)
+
+# The database: SQLite in the tree, or whatever DATABASE_URL names
+
+_database = env.db_url("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'aipassport.sqlite3'}")
+if _database["ENGINE"] == "django.db.backends.sqlite3":
+    _synchronous = env.str("AIPASSPORT_SQLITE_SYNCHRONOUS", default="FULL")
+    if _synchronous not in ("FULL", "NORMAL"):
+        raise ImproperlyConfigured("AIPASSPORT_SQLITE_SYNCHRONOUS is FULL or NORMAL.")
+    _database |= {
+        "ENGINE": "aipassport.sqlite",
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={_synchronous};",
+        },
+    }
+elif _database["ENGINE"] == "django.db.backends.postgresql":
+    _pool_size = env.int("AIPASSPORT_DATABASE_POOL_SIZE", default=4)
+    _database.setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": _pool_size, "timeout": 10}
+else:
+    raise ImproperlyConfigured("DATABASE_URL names SQLite or PostgreSQL.")
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Django
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "corsheaders",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "grants",
+]
+MIDDLEWARE = [
+    "aipassport.middleware.security_headers",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "aipassport.urls"
+WSGI_APPLICATION = "aipassport.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "admin:login"
+TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+USE_TZ = True
+USE_I18N = False
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+
+# Security
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_SSL_REDIRECT = _https and env.bool("AIPASSPORT_SSL_REDIRECT", default=True)
+SECURE_REDIRECT_EXEMPT = [r"^health$", r"^ready$"]
+SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _https
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUST_PROXY else None
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # the API's; the relay has its own limit
+CORS_URLS_REGEX = r"^/api/.*$"
+CORS_ALLOWED_ORIGINS = env.list("AIPASSPORT_CORS_ALLOWED_ORIGINS", default=[])
+
+# REST
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "AIPassport",
+    "DESCRIPTION": "Delegated AI access: grants, tokens, and the trail of both.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+SIMPLE_JWT = {
+    "ALGORITHM": "HS256",
+    "SIGNING_KEY": _derived(b"owner tokens"),
+    "ISSUER": AIPASSPORT_URL,
+    "AUDIENCE": f"{AIPASSPORT_URL}/api",
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=1),
+    "CHECK_REVOKE_TOKEN": True,
+    "UPDATE_LAST_LOGIN": True,
+}
+
+# Logs: to standard error; never a token, key, prompt or completion
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    # urllib3 at DEBUG would log upstream paths; requests' own chatter helps nobody here
+    "loggers": {"urllib3": {"level": "INFO"}, "django.server": {"level": "INFO"}},
+}
+
+UNFOLD = {"SITE_TITLE": "AIPassport", "SITE_HEADER": "AIPassport", "SITE_SYMBOL": "badge"}

@@ -1,0 +1,74 @@
+"""Django's SQLite backend, made fit for many greenlets in one process.
+
+Two differences, and nothing else:
+
+- **Connections are pooled.** Django keeps one per thread, which under gevent is one per client connection; the relay
+  gives its own back before it waits for a provider, so that hundreds of open streams share a handful.
+- **Waiting for a lock yields.** SQLite's busy handler waits in C and would freeze every stream of the worker; here
+  the busy timeout is 0 and a statement that finds the database locked sleeps in Python and is tried again.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db.backends.sqlite3 import base
+from django.db.utils import OperationalError
+
+POOL_SIZE = 16
+LOCK_TIMEOUT = 20.0  # seconds
+
+_pools: dict[str, list[sqlite3.Connection]] = {}
+
+
+def wait_for_lock(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+    """An execute wrapper: tries again, asleep in between, for as long as somebody else holds the lock.
+
+    Safe to repeat: transactions begin IMMEDIATE, so only a statement that has done nothing yet finds a lock.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    pause = 0.0005
+    while True:
+        try:
+            return execute(sql, params, many, context)
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", None) not in _BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(pause * (0.5 + random.random()))  # noqa: S311  spreads the waiters, no secret
+        pause = min(pause * 1.5, 0.01)
+
+
+_BUSY = (sqlite3.SQLITE_BUSY, getattr(sqlite3, "SQLITE_BUSY_SNAPSHOT", 517), getattr(sqlite3, "SQLITE_BUSY_RECOVERY", 261))
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute_wrappers.append(wait_for_lock)
+
+    @property
+    def _pool(self) -> list[sqlite3.Connection]:
+        return _pools.setdefault(str(self.settings_dict["NAME"]), [])
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        if not self.is_in_memory_db():
+            try:
+                return self._pool.pop()
+            except IndexError:
+                pass
+        connection = super().get_new_connection(conn_params)
+        connection.execute("PRAGMA busy_timeout = 0")
+        return connection
+
+    def _close(self) -> None:
+        connection = self.connection
+        if connection is None or self.is_in_memory_db() or len(self._pool) >= POOL_SIZE:
+            return super()._close()
+        if connection.in_transaction:
+            connection.rollback()
+        self._pool.append(connection)
+        return None

@@ -1,0 +1,178 @@
+"""Raw provider keys: what the whole house protects."""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils import timezone
+
+from .. import crypto
+from ..providers import PROVIDERS, Provider
+from .allowance import Allowance
+from .audit import Actor, AuditEvent
+
+
+class ProviderKeyQuerySet(models.QuerySet["ProviderKey"]):
+    def owned_by(self, user: Any) -> ProviderKeyQuerySet:
+        """What ``user`` may use and manage; a superuser may manage all."""
+        return self if user.is_superuser else self.filter(owner=user)
+
+    def enabled(self) -> ProviderKeyQuerySet:
+        return self.filter(disabled_at=None)
+
+
+class ProviderKey(models.Model):
+    """One raw upstream key. ``secret`` is encrypted, bound to this row and write-only everywhere."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="provider_keys")
+    label = models.CharField(max_length=100)
+    provider = models.CharField(max_length=32, choices=[(row.id, row.label) for row in PROVIDERS.values()])
+    base_url = models.CharField(
+        "base URL", max_length=300, blank=True,
+        help_text="Empty: the provider's own. Needed for Azure OpenAI, Amazon Bedrock and custom servers.",
+    )
+    extra_fields = models.JSONField(
+        default=list, blank=True,
+        help_text="Names of further body fields that calls on this key may carry, beyond those that AIPassport knows.",
+    )
+    secret = models.TextField(editable=False)
+    hint = models.CharField(max_length=4, editable=False, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    disabled_at = models.DateTimeField(null=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_error = models.CharField(max_length=200, blank=True, editable=False)
+    last_error_at = models.DateTimeField(null=True, editable=False)
+
+    objects = ProviderKeyQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["label"]
+        constraints = [models.UniqueConstraint(fields=["owner", "label"], name="key_label_unique_per_owner")]
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.get_provider_display()})"
+
+    @property
+    def row(self) -> Provider:
+        """The provider's row of the catalogue."""
+        return PROVIDERS[self.provider]
+
+    @property
+    def context(self) -> str:
+        """What the secret is bound to at rest."""
+        return f"providerkey:{self.pk}"
+
+    @property
+    def masked(self) -> str:
+        return f"…{self.hint}" if self.hint else "—"
+
+    def set_secret(self, secret: str) -> None:
+        """Encrypt ``secret`` into this row; the caller saves. Only the last four characters stay readable."""
+        secret = secret.strip()
+        if not secret and self.row.secret_required:
+            raise ValidationError({"secret": f"{self.row.label} needs a key."})
+        if not secret.isascii() or not secret.isprintable() or " " in secret or len(secret) > 4096:
+            raise ValidationError({"secret": "A key is one line of printable ASCII without spaces."})
+        self.secret = crypto.encrypt(secret, context=self.context)
+        self.hint = secret[-4:] if len(secret) >= 12 else ""
+
+    def clean(self) -> None:
+        super().clean()
+        if self.provider not in PROVIDERS:
+            return
+        self.base_url = normal_base_url(self.base_url, self.row)
+        if not isinstance(self.extra_fields, list) or not all(isinstance(name, str) for name in self.extra_fields):
+            raise ValidationError({"extra_fields": "A list of field names."})
+
+    @classmethod
+    def add(cls, *, owner: Any, provider: str, label: str, secret: str, by: Actor, base_url: str = "") -> ProviderKey:
+        """Validate, encrypt and store a new key.
+
+        Raises:
+            ValidationError: keyed by field; nothing is stored then.
+        """
+        key = cls(owner=owner, provider=provider, label=label, base_url=base_url)
+        if provider not in PROVIDERS:
+            raise ValidationError({"provider": f"Unknown provider. Known: {', '.join(PROVIDERS)}."})
+        key.set_secret(secret)
+        key.full_clean()
+        with transaction.atomic():
+            key.save(force_insert=True)
+            AuditEvent.record(AuditEvent.Action.KEY_ADDED, by, key=key, label=label, provider=provider)
+        return key
+
+    def disable(self, by: Actor) -> bool:
+        """The kill switch: no grant on this key is served any more, from now on. Says whether this call did it."""
+        return self._switch(timezone.now(), AuditEvent.Action.KEY_DISABLED, by)
+
+    def enable(self, by: Actor) -> bool:
+        return self._switch(None, AuditEvent.Action.KEY_ENABLED, by)
+
+    def _switch(self, disabled_at: Any, action: str, by: Actor) -> bool:
+        with transaction.atomic():
+            rows = ProviderKey.objects.filter(pk=self.pk, disabled_at__isnull=disabled_at is not None)
+            won = rows.update(disabled_at=disabled_at) == 1
+            if won:
+                Allowance.objects.filter(grant__provider_key=self).bump()
+                AuditEvent.record(action, by, key=self)
+        self.refresh_from_db()
+        return won
+
+
+def normal_base_url(url: str, provider: Provider) -> str:
+    """``url`` without what the relay appends itself (a trailing slash, the OpenAI-shaped prefix).
+
+    Raises:
+        ValidationError: no URL where one is needed; anything but scheme, host, port and path in it; plain HTTP, or a
+            private address, without the operator's setting. (The address that a name resolves to is checked
+            again at every connection, see ``proxy/upstream.py``.)
+    """
+    if provider.id == "sandbox":
+        return ""
+    url = url.strip().rstrip("/")
+    if not url:
+        if provider.base_url is None:
+            raise ValidationError({"base_url": f"{provider.label} needs a base URL."})
+        return ""
+    problem = _url_problem(url)
+    if problem:
+        raise ValidationError({"base_url": problem})
+    return url.removesuffix(provider.openai_prefix) if provider.openai_prefix else url
+
+
+def _url_problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  raises when it is no number
+    except ValueError:
+        return "Not a URL."
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "Must begin with https:// and name a host."
+    if parts.username or parts.password or parts.query or parts.fragment or "\\" in url or not url.isascii():
+        return "Only scheme, host, port and path, in ASCII."
+    if any(part in (".", "..") or "%" in part for part in parts.path.split("/")):
+        return "No dot segments and no percent-encoding in the path."
+    if settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS:
+        return None
+    if parts.scheme != "https":
+        return "Plain HTTP only where AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS is set."
+    if is_private_host(parts.hostname):
+        return "A private address only where AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS is set."
+    return None
+
+
+def is_private_host(host: str) -> bool:
+    """Whether ``host`` is, as written, an address that is not on the public internet (or ``localhost``)."""
+    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+        return True
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False

@@ -1,0 +1,142 @@
+"""What every dialect gives and takes: the frozen values that travel between the relay's rooms.
+
+    Inbound ── dialects.read() ──► UpstreamCall ── upstream.send() ──► the answer's bytes
+                                                                          │ sse.Decoder
+                                   Observer ◄─────────────────────────────┘
+
+Pure: no Django, no HTTP client, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from grants.providers import Capability
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """One file of a multipart form. ``file`` is an open binary file at position 0, spooled by Django."""
+
+    name: str
+    filename: str
+    content_type: str
+    size: int
+    file: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart body as read: plain fields in order, files after them."""
+
+    fields: tuple[tuple[str, str], ...] = field(repr=False)
+    files: tuple[FilePart, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A request to the relay after authentication: the caller's credential is not in it any more.
+
+    ``path``: percent-decoded, below ``/proxy``, with its leading slash, e.g. ``/v1/chat/completions``.
+    ``query``: decoded pairs in order. ``headers``: names in lower case.
+    ``body``: raw bytes of anything but multipart; ``form``: the parsed form when it was multipart.
+    """
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    content_type: str = ""
+    body: bytes = field(default=b"", repr=False)
+    form: Form | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """One call, read and understood: what policy checks, what goes upstream and how its answer is observed.
+
+    ``route``: ledger name such as ``openai.chat``; its first half is the dialect of the answer.
+    ``path``: constant upstream path below the provider's base URL (never the caller's own bytes).
+    ``models``: every model that may run; the first is the billed one; empty for model lists.
+    ``capabilities``: all of them must be granted.
+    ``compatible``: an OpenAI-shaped endpoint (the key travels in ``Provider.openai_auth``).
+    ``json``: the checked body, re-serialised (``None``: no body, or ``form``).
+    ``stream``: the caller asked for server-sent events.
+    ``counted``: counts against the grant's request cap (model lists and token counts do not).
+    ``flavor``: how metering reads the usage: ``chat``, ``responses``, ``embeddings``, ``images``, ``speech``,
+    ``transcription``, ``moderations``, ``anthropic``, ``google``, ``none``.
+    ``hides_usage``: the relay asked for the stream's usage chunk, the client did not: it is kept from the client.
+    ``input_characters``: characters of text in the request: the upper bound that estimates rest on.
+    """
+
+    route: str
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    models: tuple[str, ...] = ()
+    capabilities: frozenset[Capability] = frozenset()
+    compatible: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    json: bytes | None = field(default=None, repr=False)
+    form: Form | None = field(default=None, repr=False)
+    stream: bool = False
+    counted: bool = True
+    flavor: str = "none"
+    hides_usage: bool = False
+    input_characters: int = 0
+
+    @property
+    def model(self) -> str:
+        """The billed model, or ``""``."""
+        return self.models[0] if self.models else ""
+
+    @property
+    def dialect(self) -> str:
+        return self.route.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event: ``raw`` are its bytes as they came, blank line included."""
+
+    raw: bytes = field(repr=False)
+    name: str = ""
+    data: bytes = field(default=b"", repr=False)
+
+
+class Observer(Protocol):
+    """Watches one answer go by and remembers what metering needs; never touches the bytes.
+
+    ``event`` is called for each event of a stream, ``body`` once with a complete non-streamed JSON answer.
+    ``done`` turns true with the event that ends the provider's answer (``[DONE]``, ``message_stop``,
+    ``response.completed`` …): usage is complete then. ``hides(event)`` is true for the chunk to keep from the client.
+    ``result()`` is one final answer object for metering, merged (Anthropic's cumulative usage overwritten, Gemini's
+    last chunk), or ``None`` when the provider reported no usage. ``output_characters``: text that flowed so far.
+    """
+
+    done: bool
+    output_characters: int
+
+    def event(self, event: Event) -> None: ...
+
+    def body(self, body: bytes) -> None: ...
+
+    def hides(self, event: Event) -> bool: ...
+
+    def result(self) -> dict[str, Any] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call used, all tokens as integers. ``input_tokens`` includes the cached ones, whatever the provider.
+
+    ``cost``: nano-dollars (1e-9 USD), ``None`` where no price is known. ``estimated``: the provider reported nothing.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: int | None = None
+    estimated: bool = False

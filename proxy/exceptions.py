@@ -1,0 +1,83 @@
+"""Everything that the relay refuses or fails with.
+
+    RelayError
+    ├── BadRequest            400  the request cannot be understood, or asks for what is never relayed
+    ├── Unauthorized          401  no token, or one that is not valid any more (RFC 6750 §3.1 invalid_token)
+    ├── NotGranted            403  a valid token, but the grant does not cover this call (insufficient_scope)
+    ├── EndpointNotRelayed    404
+    ├── LimitReached          429  a limit of the grant; ``final`` tells whether waiting helps
+    ├── UpstreamFailed        502  unreachable, or it refused the owner's key
+    ├── UpstreamTimeout       504
+    └── Unavailable           503  the broker itself cannot admit calls just now
+
+Each carries its HTTP status, a machine-readable ``code`` and a sentence for the app's developer.
+The sentence may name what was asked for (a model, a field), never a secret. A dialect's
+``error_body`` turns it into the shape that the caller's SDK understands.
+"""
+
+from __future__ import annotations
+
+
+class RelayError(Exception):
+    """An answer of the broker's own. ``param`` names the offending body field, where there is one."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+        final: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.code
+        self.status = status or self.status
+        self.param = param
+        self.retry_after = retry_after
+        self.final = final
+
+
+class BadRequest(RelayError):
+    status = 400
+    code = "invalid_request"
+
+
+class Unauthorized(RelayError):
+    status = 401
+    code = "invalid_token"
+
+
+class NotGranted(RelayError):
+    status = 403
+    code = "not_granted"
+
+
+class EndpointNotRelayed(RelayError):
+    status = 404
+    code = "endpoint_not_relayed"
+
+
+class LimitReached(RelayError):
+    status = 429
+    code = "limit_reached"
+
+
+class UpstreamFailed(RelayError):
+    status = 502
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeout(RelayError):
+    status = 504
+    code = "upstream_timeout"
+
+
+class Unavailable(RelayError):
+    status = 503
+    code = "unavailable"
