@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import threading
 import time
 import uuid
 from collections import OrderedDict
@@ -112,20 +111,24 @@ class SigningBackend(TokenBackend):
 
 
 class Ring:
-    """The public halves of the live keys, in memory. An unknown ``kid`` reloads it, at most once a second."""
+    """The public halves of the live keys, in memory.
+
+    A forged ``kid`` never reaches the database: only this installation can write one (see :class:`SigningKey`). A genuine
+    one that is not in memory reloads the ring; one that is not live (retired) is asked for once a second at most.
+    """
 
     def __init__(self) -> None:
         self._backends: dict[str, SigningBackend] = {}
-        self._loaded_at = 0.0
-        self._lock = threading.Lock()
+        self._missing: dict[str, float] = {}
 
     def backend(self, kid: str) -> SigningBackend | None:
         """The verifier of ``kid``, ``None`` where no live key has that id."""
         backend = self._backends.get(kid)
-        if backend is None and time.monotonic() - self._loaded_at > 1.0:
-            with self._lock:
-                self._load()
+        if backend is None and SigningKey.is_genuine(kid) and time.monotonic() - self._missing.get(kid, 0.0) > 1.0:
+            self._load()
             backend = self._backends.get(kid)
+            if backend is None:
+                self._missing[kid] = time.monotonic()
         return backend
 
     def _load(self) -> None:
@@ -133,11 +136,6 @@ class Ring:
         self._backends = {
             kid: SigningBackend(kid, verifying_key=jwt.PyJWK(jwk, ALGORITHM).key) for kid, jwk in keys
         }
-        self._loaded_at = time.monotonic()
-
-    def forget(self) -> None:
-        """Load again at the next use (tests; a rotation in this process)."""
-        self._backends, self._loaded_at = {}, 0.0
 
 
 ring = Ring()
@@ -188,15 +186,16 @@ def mint(
 
 
 def _signer() -> SigningBackend:
-    """The newest live key; the first token of a new installation makes the first key."""
-    key = SigningKey.objects.live().first() or SigningKey.generate(Actor("system"))
+    """The newest live key; the first token of a new installation (or under a new secret key) makes its key."""
+    live = (key for key in SigningKey.objects.live() if SigningKey.is_genuine(key.kid))
+    key = next(live, None) or SigningKey.generate(Actor("system"))
     return SigningBackend(key.kid, signing_key=key.private_pem())
 
 
 def verify(token: str) -> Claims:
     """The claims of a token whose signature, type, issuer, audience and times are good.
 
-    Forgeries die here before any SQL; only an unknown, well-formed ``kid`` may reload the ring (once a second).
+    Forgeries die here before any SQL.
 
     Raises:
         InvalidToken: with a sentence and a code for the app's developer.

@@ -53,6 +53,7 @@ class Call(models.Model):
     grant = models.ForeignKey("grants.Grant", models.PROTECT, related_name="calls")
     worker = models.UUIDField()
     jti = models.CharField(max_length=64)
+    kid = models.CharField(max_length=32)
     route = models.CharField(max_length=60)
     model = models.CharField(max_length=200, blank=True)
     stream = models.BooleanField()

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import models, transaction
 from django.utils import timezone
+from django.utils.crypto import constant_time_compare, salted_hmac
 from jwt.algorithms import ECAlgorithm
 
 from .. import crypto
@@ -23,7 +24,11 @@ class SigningKeyQuerySet(models.QuerySet["SigningKey"]):
 
 
 class SigningKey(models.Model):
-    """One ES256 key of the ring. The newest live one signs, all live ones verify, retired ones verify nothing."""
+    """One ES256 key of the ring. The newest live one signs, all live ones verify, retired ones verify nothing.
+
+    ``kid``: 64 bits of the public key's RFC 7638 thumbprint, then 64 bits of a MAC over them under the secret key, so
+    that a made-up ``kid`` is known for one without asking the database.
+    """
 
     kid = models.CharField(max_length=32, primary_key=True, editable=False)
     private_key = models.TextField(editable=False)
@@ -47,12 +52,18 @@ class SigningKey(models.Model):
     def private_pem(self) -> str:
         return crypto.decrypt(self.private_key, context=self.context)
 
+    @staticmethod
+    def is_genuine(kid: str) -> bool:
+        """Whether this installation made ``kid`` (under its present secret key)."""
+        return constant_time_compare(kid[16:], _mac(kid[:16]))
+
     @classmethod
     def generate(cls, by: Actor) -> SigningKey:
-        """A new key, which signs from now on. ``kid`` is the RFC 7638 thumbprint's beginning."""
+        """A new key, which signs from now on."""
         private = ec.generate_private_key(ec.SECP256R1())
         jwk = json.loads(ECAlgorithm.to_jwk(private.public_key()))
-        key = cls(kid=_thumbprint(jwk))
+        thumbprint = _thumbprint(jwk)
+        key = cls(kid=thumbprint + _mac(thumbprint))
         key.public_jwk = jwk | {"kid": key.kid, "use": "sig", "alg": "ES256"}
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -75,9 +86,13 @@ class SigningKey(models.Model):
 
 
 def _thumbprint(jwk: dict[str, str]) -> str:
-    """The first 128 bits of the RFC 7638 thumbprint, as hex."""
+    """The first 64 bits of the RFC 7638 thumbprint, as hex."""
     members = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
-    return sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).hexdigest()[:32]
+    return sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _mac(thumbprint: str) -> str:
+    return salted_hmac("aipassport.kid", thumbprint, algorithm="sha256").hexdigest()[:16]
 
 
 class RevokedTokenQuerySet(models.QuerySet["RevokedToken"]):

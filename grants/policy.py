@@ -1,0 +1,128 @@
+"""What one grant allows, read fresh for every call in one SELECT; pure checks on it.
+
+Nothing here is cached, so nothing can be stale: a revocation is seen by the next call on every machine. What happens
+between this SELECT and the admission is caught there, by ``revision``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from . import crypto
+from .providers import PROVIDERS, Capability, Provider
+from .terms import any_covers
+from .tokens import Claims
+
+
+class Denied(Exception):
+    """The grant does not allow it. ``code`` is machine-readable, the message is for the app's developer."""
+
+    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the bearer of one token may do just now: the grant's terms, narrowed by the token's own."""
+
+    grant: UUID
+    revision: int
+    key: UUID
+    provider: Provider
+    base_url: str
+    models: tuple[tuple[str, ...], ...]  # every tuple of patterns must cover a model: the grant's, then the token's
+    capabilities: frozenset[str]
+    origins: frozenset[str]
+    extra_fields: tuple[str, ...]
+    sealed_secret: str = field(repr=False)
+
+    def secret(self) -> str:
+        """The raw provider key. Called in one place, right before it goes upstream."""
+        return crypto.decrypt(self.sealed_secret, context=f"providerkey:{self.key}")
+
+    def allows_model(self, model: str) -> bool:
+        return all(any_covers(patterns, model) for patterns in self.models)
+
+    def check(self, models: tuple[str, ...], capabilities: frozenset[Capability]) -> None:
+        """Raise :class:`Denied` unless every model and every capability is granted."""
+        for capability in sorted(capabilities):
+            if capability not in self.capabilities:
+                raise Denied("capability_not_granted", f"This grant does not include the capability '{capability}'.")
+        for model in models:
+            if not self.allows_model(model):
+                raise Denied("model_not_granted", f"This grant does not include the model '{model}'.", param="model")
+
+    def check_origin(self, origin: str | None) -> None:
+        """Raise :class:`Denied` when a page of a web origin that the grant does not name makes the call."""
+        if origin is not None and origin not in self.origins:
+            raise Denied("origin_not_granted", "This grant does not allow calls from pages of this web origin.")
+
+
+_SELECT = """
+SELECT a.revision, a.expires_at, g.revoked_at, g.models, g.capabilities, g.allowed_origins,
+       k.id, k.provider, k.base_url, k.extra_fields, k.secret, k.disabled_at, u.is_active,
+       s.kid, s.retired_at, r.jti
+FROM grants_allowance a
+JOIN grants_grant g ON g.id = a.grant_id
+JOIN grants_providerkey k ON k.id = g.provider_key_id
+JOIN auth_user u ON u.id = k.owner_id
+LEFT JOIN grants_signingkey s ON s.kid = %s
+LEFT JOIN grants_revokedtoken r ON r.jti = %s
+WHERE a.grant_id = %s
+"""
+
+
+def db_uuid(value: UUID) -> Any:
+    """A UUID as this database keeps it."""
+    return value if connection.features.has_native_uuid_field else value.hex
+
+
+def read(claims: Claims) -> Policy:
+    """The policy of the token's grant as it stands now.
+
+    Raises:
+        Denied: the grant, the token, its signing key, the provider key or the owner is not in force.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_SELECT, (claims.kid, claims.jti, db_uuid(claims.grant)))
+        row = cursor.fetchone()
+    if row is None:
+        raise Denied("grant_unknown", "The grant of this token does not exist.")
+    (revision, expires_at, revoked_at, models, capabilities, origins, key, provider, base_url, extra_fields,
+     secret, disabled_at, owner_active, kid, retired_at, revoked_jti) = row
+    _check_in_force(revoked_at, expires_at, revoked_jti, kid, retired_at, disabled_at, owner_active)
+    patterns = (tuple(json.loads(models)),)
+    granted = frozenset(json.loads(capabilities))
+    return Policy(
+        grant=claims.grant, revision=revision, key=key if isinstance(key, UUID) else UUID(key),
+        provider=PROVIDERS[provider], base_url=base_url or PROVIDERS[provider].base_url or "",
+        models=patterns if claims.models is None else (*patterns, claims.models),
+        capabilities=granted if claims.scope is None else granted & claims.scope,
+        origins=frozenset(json.loads(origins)), extra_fields=tuple(json.loads(extra_fields)), sealed_secret=secret,
+    )
+
+
+def _check_in_force(
+    revoked_at: Any, expires_at: int, revoked_jti: Any, kid: Any, retired_at: Any, disabled_at: Any, owner_active: Any
+) -> None:
+    if revoked_at:
+        raise Denied("grant_revoked", "The owner has revoked this grant.")
+    if expires_at <= time.time() * 1_000_000:
+        raise Denied("grant_expired", "This grant has expired.")
+    if revoked_jti:
+        raise Denied("token_revoked", "This token has been revoked.")
+    if kid is None or retired_at:
+        raise Denied("signing_key_retired", "The key that signed this token has been retired; ask for a new token.")
+    if disabled_at:
+        raise Denied("key_disabled", "The owner has disabled the provider key behind this grant.")
+    if not owner_active:
+        raise Denied("owner_disabled", "The owner of this grant is not active.")
