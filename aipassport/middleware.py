@@ -1,10 +1,15 @@
-"""Headers that every page of the desk carries."""
+"""What stands before the views: the relay's own lane, and the headers that every page of the desk carries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+
+from proxy.views import RelayView
+
+_relay = RelayView.as_view()
+_RELAY_PREFIX = "/proxy/"
 
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
@@ -20,5 +25,16 @@ def security_headers(get_response: Callable[[HttpRequest], HttpResponse]) -> Cal
         response = get_response(request)
         response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
         return response
+
+    return middleware
+
+
+def relay_lane(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Calls under ``/proxy/`` leave here: sessions, CSRF, messages and redirects are the desk's, and cost time."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.path_info.startswith(_RELAY_PREFIX):
+            return _relay(request, path=request.path_info[len(_RELAY_PREFIX):])
+        return get_response(request)
 
     return middleware

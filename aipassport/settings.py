@@ -24,6 +24,7 @@ env.read_env(BASE_DIR / ".env")  # never overwrites what the environment says
 DEBUG = env.bool("AIPASSPORT_DEBUG", default=False)
 HOST = env.str("HOST", default="127.0.0.1")
 PORT = env.int("PORT", default=8000)
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=2)
 AIPASSPORT_URL = env.str("AIPASSPORT_URL", default=f"http://{HOST}:{PORT}").rstrip("/")
 _url = urlsplit(AIPASSPORT_URL)
 _LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
@@ -46,6 +47,15 @@ if len(SECRET_KEY) < 32 or not AIPASSPORT_ENCRYPTION_KEYS:
 def _derived(purpose: bytes) -> str:
     """A key of its own for ``purpose``, from the secret key (RFC 5869)."""
     return HKDF(SHA256(), 32, None, b"aipassport " + purpose).derive(SECRET_KEY.encode()).hex()
+
+
+def _rate(name: str, default: str) -> tuple[int, int]:
+    """``20/min`` as (requests, seconds)."""
+    count, _, unit = env.str(name, default=default).partition("/")
+    periods = {"sec": 1, "min": 60, "hour": 3600, "day": 86_400}
+    if not count.isdecimal() or int(count) < 1 or unit not in periods:
+        raise ImproperlyConfigured(f"{name} reads like 20/min (sec, min, hour, day).")
+    return int(count), periods[unit]
 
 
 # The relay
@@ -100,6 +110,7 @@ INSTALLED_APPS = [
     "grants",
 ]
 MIDDLEWARE = [
+    "aipassport.middleware.relay_lane",
     "aipassport.middleware.security_headers",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -127,6 +138,8 @@ TEMPLATES = [
         },
     }
 ]
+AUTHENTICATION_BACKENDS = ["grants.logins.ThrottledBackend"]
+PASSWORD_HASHERS = ["aipassport.hashers.PBKDF2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
@@ -136,11 +149,7 @@ TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 USE_I18N = False
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
-STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
-}
+WHITENOISE_USE_FINDERS = True  # straight from the packages: nothing to collect before the first start
 
 # Security
 
@@ -157,16 +166,24 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUST_PROXY els
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # the API's; the relay has its own limit
 CORS_URLS_REGEX = r"^/api/.*$"
+CORS_EXPOSE_HEADERS = ["retry-after", "www-authenticate"]
 CORS_ALLOWED_ORIGINS = env.list("AIPASSPORT_CORS_ALLOWED_ORIGINS", default=[])
 
 # REST
 
-REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+REST_FRAMEWORK = {  # what a view does not say is the owners'
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "grants.api.authentication.OwnerTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["grants.api.authentication.IsOwner"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["grants.api.parsers.StrictJSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "grants.api.parsers.OneFormat",
+    "DEFAULT_PAGINATION_CLASS": "grants.api.pagination.NewestFirst",
+    "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "grants.api.errors.handler",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 SPECTACULAR_SETTINGS = {
@@ -174,6 +191,9 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Delegated AI access: grants, tokens, and the trail of both.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # no picture from elsewhere
+    "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -185,8 +205,17 @@ SIMPLE_JWT = {
     "AUDIENCE": f"{AIPASSPORT_URL}/api",
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=1),
-    "CHECK_REVOKE_TOKEN": True,
-    "UPDATE_LAST_LOGIN": True,
+    "AUTH_TOKEN_CLASSES": ["grants.api.authentication.OwnerAccessToken"],
+    "CHECK_REVOKE_TOKEN": True,  # a changed password ends them
+}
+AIPASSPORT_RATES = {  # requests and seconds, of one address unless said otherwise
+    "grant-requests": _rate("AIPASSPORT_THROTTLE_GRANT_REQUESTS", "20/min"),
+    "tokens": _rate("AIPASSPORT_THROTTLE_TOKENS", "120/min"),
+    "introspect": _rate("AIPASSPORT_THROTTLE_INTROSPECT", "300/min"),
+    "revoke": _rate("AIPASSPORT_THROTTLE_REVOKE", "300/min"),
+    "refresh": _rate("AIPASSPORT_THROTTLE_REFRESH", "60/min"),
+    "login": _rate("AIPASSPORT_THROTTLE_LOGIN", "10/min"),
+    "login-user": _rate("AIPASSPORT_THROTTLE_LOGIN_USER", "30/hour"),  # of one username, from anywhere
 }
 
 # Logs: to standard error; never a token, key, prompt or completion

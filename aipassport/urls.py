@@ -1,8 +1,14 @@
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
+
+from . import health
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
+    path("api/", include("grants.api.urls")),
+    path(".well-known/jwks.json", health.jwks, name="jwks"),
+    path("health", health.health, name="health"),
+    path("ready", health.ready, name="ready"),
 ]

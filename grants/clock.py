@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import time
+from uuid import UUID
 
 from django.utils import timezone
 
@@ -15,7 +18,19 @@ def microseconds(moment: dt.datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def moment(microseconds: int) -> dt.datetime:
+    """What :func:`microseconds` was given."""
+    return _EPOCH + microseconds * _MICROSECOND
+
+
 def day_number(moment: dt.datetime) -> int:
     """The calendar day of ``moment`` in the current time zone as ``yyyymmdd``: an integer that only grows."""
     local = timezone.localtime(moment)
     return local.year * 10_000 + local.month * 100 + local.day
+
+
+def uuid7() -> UUID:
+    """A time-ordered unique id (RFC 9562 §5.7): rows in insertion order, and an id known before the commit."""
+    random_bits = int.from_bytes(os.urandom(10))
+    value = (time.time_ns() // 1_000_000) << 80 | random_bits
+    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

@@ -85,8 +85,8 @@ _CALL_COLUMNS = (
     "id, grant_id, worker, jti, kid, route, model, stream, counted, reserved, day, started_at, outcome, estimated"
 )
 _CALL_VALUES = (
-    "%(id)s, %(grant)s, %(worker)s, %(jti)s, %(kid)s, %(route)s, %(model)s, %(stream)s, %(counted)s, %(bound)s, {day}, {now}, "
-    "'open', %(no)s"
+    "%(id)s, %(grant)s, %(worker)s, %(jti)s, %(kid)s, %(route)s, %(model)s, %(stream)s, %(counted)s, %(bound)s, {day}, "
+    "{now}, 'open', %(no)s"
 )
 _NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 _TODAY = "CAST(to_char(clock_timestamp() AT TIME ZONE %(zone)s, 'YYYYMMDD') AS integer)"
@@ -108,9 +108,18 @@ def admit(policy: Policy, entry: Entry) -> None:
         Denied: the grant has ended.
     """
     values = {
-        "id": db_uuid(entry.id), "grant": db_uuid(policy.grant), "revision": policy.revision,
-        "worker": db_uuid(entry.worker), "jti": entry.jti, "kid": entry.kid, "route": entry.route, "model": entry.model[:200],
-        "stream": entry.stream, "counted": int(entry.counted), "bound": entry.bound, "no": False,
+        "id": db_uuid(entry.id),
+        "grant": db_uuid(policy.grant),
+        "revision": policy.revision,
+        "worker": db_uuid(entry.worker),
+        "jti": entry.jti,
+        "kid": entry.kid,
+        "route": entry.route,
+        "model": entry.model[:200],
+        "stream": entry.stream,
+        "counted": int(entry.counted),
+        "bound": entry.bound,
+        "no": False,
     }
     admitted = _admit_postgresql(values) if connection.vendor == "postgresql" else _admit_sqlite(values)
     if not admitted:
@@ -191,10 +200,17 @@ def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool
     ``reaping``: on behalf of a worker that fell silent; the worker's own settlement may still come, and wins.
     """
     values = {
-        "id": db_uuid(call), "reaping": reaping, "outcome": settlement.outcome, "status": settlement.status,
-        "first_byte_us": settlement.first_byte_us, "input_tokens": settlement.input_tokens,
-        "output_tokens": settlement.output_tokens, "cached_tokens": settlement.cached_tokens,
-        "cost": settlement.cost, "charge": settlement.cost or 0, "estimated": settlement.estimated,
+        "id": db_uuid(call),
+        "reaping": reaping,
+        "outcome": settlement.outcome,
+        "status": settlement.status,
+        "first_byte_us": settlement.first_byte_us,
+        "input_tokens": settlement.input_tokens,
+        "output_tokens": settlement.output_tokens,
+        "cached_tokens": settlement.cached_tokens,
+        "cost": settlement.cost,
+        "charge": settlement.cost or 0,
+        "estimated": settlement.estimated,
         "connected": settlement.connected,
     }
     if connection.vendor == "postgresql":
@@ -213,7 +229,7 @@ def beat(worker: UUID) -> None:
     now = _NOW if connection.vendor == "postgresql" else "%(now)s"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO grants_worker (id, seen_at) VALUES (%(id)s, {now}) "  # noqa: S608  a constant of this file
+            f"INSERT INTO grants_worker (id, seen_at) VALUES (%(id)s, {now}) "
             "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
             {"id": db_uuid(worker), "now": time.time_ns() // 1000},
         )
@@ -227,7 +243,7 @@ def reap(*, lost_after: float) -> int:
     now = _NOW if connection.vendor == "postgresql" else "%(now)s"
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT c.id, c.reserved FROM grants_call c WHERE c.finished_at IS NULL AND NOT EXISTS ("  # noqa: S608
+            "SELECT c.id, c.reserved FROM grants_call c WHERE c.finished_at IS NULL AND NOT EXISTS ("
             f"SELECT 1 FROM grants_worker w WHERE w.id = c.worker AND w.seen_at > {now} - %(silence)s)",
             {"silence": int(lost_after * 1_000_000), "now": time.time_ns() // 1000},
         )

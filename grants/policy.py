@@ -97,17 +97,38 @@ def read(claims: Claims) -> Policy:
         row = cursor.fetchone()
     if row is None:
         raise Denied("grant_unknown", "The grant of this token does not exist.")
-    (revision, expires_at, revoked_at, models, capabilities, origins, key, provider, base_url, extra_fields,
-     secret, disabled_at, owner_active, kid, retired_at, revoked_jti) = row
+    (
+        revision,
+        expires_at,
+        revoked_at,
+        models,
+        capabilities,
+        origins,
+        key,
+        provider,
+        base_url,
+        extra_fields,
+        secret,
+        disabled_at,
+        owner_active,
+        kid,
+        retired_at,
+        revoked_jti,
+    ) = row
     _check_in_force(revoked_at, expires_at, revoked_jti, kid, retired_at, disabled_at, owner_active)
     patterns = (tuple(json.loads(models)),)
     granted = frozenset(json.loads(capabilities))
     return Policy(
-        grant=claims.grant, revision=revision, key=key if isinstance(key, UUID) else UUID(key),
-        provider=PROVIDERS[provider], base_url=base_url or PROVIDERS[provider].base_url or "",
+        grant=claims.grant,
+        revision=revision,
+        key=key if isinstance(key, UUID) else UUID(key),
+        provider=PROVIDERS[provider],
+        base_url=base_url or PROVIDERS[provider].base_url or "",
         models=patterns if claims.models is None else (*patterns, claims.models),
         capabilities=granted if claims.scope is None else granted & claims.scope,
-        origins=frozenset(json.loads(origins)), extra_fields=tuple(json.loads(extra_fields)), sealed_secret=secret,
+        origins=frozenset(json.loads(origins)),
+        extra_fields=tuple(json.loads(extra_fields)),
+        sealed_secret=secret,
     )
 
 

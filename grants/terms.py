@@ -24,7 +24,7 @@ MIN_TOKEN_LIFETIME = 60
 DEFAULT_VALID_FOR = 30 * DAY
 MAX_COUNT = 2**53  # exact in every JSON reader
 
-_PATTERN = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}\*?|\*")
+PATTERN = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}\*?|\*")
 _ORIGIN_HOST = re.compile(r"[a-z0-9.-]+|\[[0-9a-f:]+\]")
 
 
@@ -40,6 +40,14 @@ def covers(pattern: str, model: str) -> bool:
 
 def any_covers(patterns: Iterable[str], model: str) -> bool:
     return any(covers(pattern, model) for pattern in patterns)
+
+
+def narrowest(these: Iterable[str], those: Iterable[str]) -> tuple[str, ...]:
+    """The patterns that cover exactly what both sets of patterns cover."""
+    those = tuple(those)
+    both = [mine if covers(other, mine) else other for mine in these for other in those
+            if covers(other, mine) or covers(mine, other)]
+    return tuple(dict.fromkeys(both))
 
 
 def is_origin(value: str) -> bool:
@@ -75,12 +83,14 @@ class Terms:
     @classmethod
     def of(cls, source: Any) -> Self:
         """The terms that an object with fields of the same names carries."""
-        values = {field.name: getattr(source, field.name) for field in fields(cls)}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        values: dict[str, Any] = {field.name: getattr(source, field.name) for field in fields(cls)}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**values)
 
     def with_(self, **changes: Any) -> Self:
         """A copy with ``changes``; lists become tuples."""
-        return replace(self, **{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()}
+        return replace(self, **values)
 
     def check(self, provider: Provider) -> None:
         """Raise a :class:`ValidationError` keyed by field when the terms make no sense for ``provider``."""
@@ -92,10 +102,17 @@ class Terms:
         yield "models", _patterns_problem(self.models)
         offered = {str(item) for item in provider.capabilities}
         unknown = sorted(set(self.capabilities) - offered)
-        yield "capabilities", f"{provider.label} does not offer: {', '.join(unknown)}." if unknown else (
-            None if self.capabilities else "Name at least one capability.")
+        yield (
+            "capabilities",
+            f"{provider.label} does not offer: {', '.join(unknown)}."
+            if unknown
+            else (None if self.capabilities else "Name at least one capability."),
+        )
         bad = [origin for origin in self.allowed_origins if not is_origin(origin)]
-        yield "allowed_origins", f"Not a web origin such as https://app.example: {', '.join(bad)[:200]}" if bad else None
+        yield (
+            "allowed_origins",
+            f"Not a web origin such as https://app.example: {', '.join(bad)[:200]}" if bad else None,
+        )
         yield "valid_for", _range_problem(self.valid_for, 1, MAX_VALID_FOR, "seconds")
         yield "token_lifetime", _range_problem(self.token_lifetime, MIN_TOKEN_LIFETIME, MAX_TOKEN_LIFETIME, "seconds")
         yield "max_requests", _range_problem(self.max_requests, 1, MAX_COUNT, "requests")
@@ -124,7 +141,7 @@ def _patterns_problem(patterns: tuple[str, ...]) -> str | None:
         return "Name at least one model, or * for all."
     if len(patterns) > 100:
         return "At most 100 patterns."
-    bad = [pattern for pattern in patterns if not _PATTERN.fullmatch(pattern)]
+    bad = [pattern for pattern in patterns if not PATTERN.fullmatch(pattern)]
     return f"Not a model pattern (a name, with one * at its end at most): {', '.join(bad)[:200]}" if bad else None
 
 

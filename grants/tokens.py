@@ -2,11 +2,12 @@
 
 JWTs per RFC 9068 (``typ: at+jwt``) and the JWT BCP (RFC 8725), signed ES256 through simplejwt's backend.
 
-Claims: ``iss``, ``aud`` (the relay), ``sub`` and ``client_id`` (the grant), ``jti``, ``iat``, ``nbf``, ``exp``; and, where
-the token is narrower than its grant, ``models`` (patterns) and ``scope`` (capabilities, space-delimited, RFC 8693 §4.2).
+Claims: ``iss``, ``aud`` (the relay), ``sub`` and ``client_id`` (the grant), ``jti``, ``iat``, ``nbf``, ``exp``; and,
+where the token is narrower than its grant, ``models`` (patterns) and ``scope`` (capabilities, space-delimited,
+RFC 8693 §4.2).
 
-A verified token is remembered by the whole token, so that a signature is checked once; ``exp`` and ``nbf`` are checked
-at every use. Whether grant, key, owner, ``jti`` and signing key are still good is the policy's to say, for every call.
+A verified token is remembered by the whole token, so that a signature is checked once; ``exp`` and ``nbf`` are
+checked at every use. Whether grant, key, owner, ``jti`` and signing key are still good is the policy's to say.
 """
 
 from __future__ import annotations
@@ -73,12 +74,15 @@ class Minted:
 
 
 class SigningBackend(TokenBackend):
-    """simplejwt's backend for one key of the ring, with ``typ`` and ``kid`` in the header and every claim required."""
+    """simplejwt's backend for one key of the ring: ``typ`` and ``kid`` in the header, every claim required."""
 
     def __init__(self, kid: str, *, signing_key: str | None = None, verifying_key: Any = "") -> None:
         super().__init__(
-            ALGORITHM, signing_key, verifying_key,
-            audience=settings.AIPASSPORT_AUDIENCE, issuer=settings.AIPASSPORT_URL,
+            ALGORITHM,
+            signing_key,
+            verifying_key,
+            audience=settings.AIPASSPORT_AUDIENCE,
+            issuer=settings.AIPASSPORT_URL,
         )
         self.kid = kid
 
@@ -97,11 +101,20 @@ class SigningBackend(TokenBackend):
             raise TokenBackendError("tokens are verified")
         try:
             return jwt.decode(
-                token, self.prepared_verifying_key, algorithms=[ALGORITHM],
-                audience=self.audience, issuer=self.issuer, leeway=0,
+                token,
+                self.prepared_verifying_key,
+                algorithms=[ALGORITHM],
+                audience=self.audience,
+                issuer=self.issuer,
+                leeway=0,
                 options={
-                    "require": _REQUIRED, "verify_signature": True, "verify_exp": True, "verify_aud": True,
-                    "verify_iss": True, "verify_iat": False, "verify_nbf": False,  # nbf and iat: see _in_time
+                    "require": _REQUIRED,
+                    "verify_signature": True,
+                    "verify_exp": True,
+                    "verify_aud": True,
+                    "verify_iss": True,
+                    "verify_iat": False,
+                    "verify_nbf": False,  # nbf and iat: see _in_time
                 },
             )
         except jwt.ExpiredSignatureError as error:
@@ -113,8 +126,8 @@ class SigningBackend(TokenBackend):
 class Ring:
     """The public halves of the live keys, in memory.
 
-    A forged ``kid`` never reaches the database: only this installation can write one (see :class:`SigningKey`). A genuine
-    one that is not in memory reloads the ring; one that is not live (retired) is asked for once a second at most.
+    A forged ``kid`` never reaches the database: only this installation can write one (see :class:`SigningKey`).
+    A genuine one that is not in memory reloads the ring; one that is not live is asked for once a second at most.
     """
 
     def __init__(self) -> None:
@@ -133,9 +146,7 @@ class Ring:
 
     def _load(self) -> None:
         keys = SigningKey.objects.live().values_list("kid", "public_jwk")
-        self._backends = {
-            kid: SigningBackend(kid, verifying_key=jwt.PyJWK(jwk, ALGORITHM).key) for kid, jwk in keys
-        }
+        self._backends = {kid: SigningBackend(kid, verifying_key=jwt.PyJWK(jwk, ALGORITHM).key) for kid, jwk in keys}
 
 
 ring = Ring()
@@ -171,8 +182,12 @@ def mint(
     expires_at = min(issued_at + wanted.token_lifetime, int(grant.expires_at.timestamp()))
     jti = uuid.uuid4().hex
     claims: dict[str, Any] = {
-        "sub": str(grant.pk), "client_id": str(grant.pk), "jti": jti,
-        "iat": issued_at, "nbf": issued_at, "exp": expires_at,
+        "sub": str(grant.pk),
+        "client_id": str(grant.pk),
+        "jti": jti,
+        "iat": issued_at,
+        "nbf": issued_at,
+        "exp": expires_at,
     }
     if models is not None:
         claims["models"] = list(models)
@@ -217,8 +232,7 @@ def _checked(token: str) -> Claims:
     except (jwt.PyJWTError, ValueError) as error:
         raise InvalidToken("This is not an AIPassport token.") from error
     kid = header.get("kid")
-    known_header = header.keys() <= {"alg", "typ", "kid"} and header.get("typ") == TYPE and header.get("alg") == ALGORITHM
-    if not known_header or not isinstance(kid, str) or not _KID.fullmatch(kid):
+    if header != {"alg": ALGORITHM, "typ": TYPE, "kid": kid} or not isinstance(kid, str) or not _KID.fullmatch(kid):
         raise InvalidToken("This is not an AIPassport token.")
     backend = ring.backend(kid)
     if backend is None:
@@ -241,8 +255,14 @@ def _read(payload: dict[str, Any], kid: str) -> Claims:
     models, scope = payload.get("models"), payload.get("scope")
     if models is not None and not (isinstance(models, list) and all(isinstance(item, str) for item in models)):
         raise ValueError("models must be a list of strings")
+    issued_at, not_before, expires_at = times
     return Claims(
-        UUID(payload["sub"]), payload["jti"], kid, *times,
+        UUID(payload["sub"]),
+        payload["jti"],
+        kid,
+        issued_at,
+        not_before,
+        expires_at,
         models=None if models is None else tuple(models),
         scope=None if scope is None else frozenset(scope.split()),
     )

@@ -6,8 +6,10 @@
     ├── NotGranted            403  a valid token, but the grant does not cover this call (insufficient_scope)
     ├── EndpointNotRelayed    404
     ├── LimitReached          429  a limit of the grant; ``final`` tells whether waiting helps
-    ├── UpstreamFailed        502  unreachable, or it refused the owner's key
-    ├── UpstreamTimeout       504
+    ├── UpstreamError              ``connected`` is false where nothing was sent
+    │   ├── UpstreamFailed    502  unreachable, or it refused the owner's key
+    │   └── UpstreamTimeout   504
+    ├── Cut                   403  an open stream was ended from our side: revoked, expired, drained
     └── Unavailable           503  the broker itself cannot admit calls just now
 
 Each carries its HTTP status, a machine-readable ``code`` and a sentence for the app's developer.
@@ -16,6 +18,8 @@ The sentence may name what was asked for (a model, a field), never a secret. A d
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class RelayError(Exception):
@@ -68,14 +72,25 @@ class LimitReached(RelayError):
     code = "limit_reached"
 
 
-class UpstreamFailed(RelayError):
+class UpstreamError(RelayError):
+    def __init__(self, message: str, *, connected: bool = True, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.connected = connected
+
+
+class UpstreamFailed(UpstreamError):
     status = 502
     code = "upstream_unreachable"
 
 
-class UpstreamTimeout(RelayError):
+class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
+
+
+class Cut(RelayError):
+    status = 403
+    code = "revoked"
 
 
 class Unavailable(RelayError):

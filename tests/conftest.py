@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 
+from grants import tokens
 from grants.models import Actor, Grant, ProviderKey
 from grants.terms import Terms
 
-CANARY = "sk-canary-0123456789abcdef0123456789abcdef"
 PASSWORD = "correct horse battery staple"
+CANARY = "sk-canary-0123456789abcdef0123456789abcdef"
 
 
 def terms(**changes: Any) -> Terms:
@@ -46,3 +49,54 @@ def sandbox_key(alice: Any, by: Actor) -> ProviderKey:
 @pytest.fixture
 def grant(sandbox_key: ProviderKey, by: Actor) -> Grant:
     return Grant.issue(key=sandbox_key, terms=terms(), app_name="Notebook", by=by)
+
+
+# The relay, with real processes and a fake provider on a real socket
+
+Issue = Callable[..., tuple[Grant, str]]
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Any]:
+    from .fake_upstream import running
+
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def issue(alice: Any, by: Actor, upstream: Any, settings: Any) -> Issue:
+    """``issue("openai", models=(…), capabilities=(…))`` → grant and token on a key that leads to the fake provider."""
+    settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = True
+
+    def make(provider: str = "openai", *, secret: str = CANARY, base_url: str | None = None, **changes: Any) -> Any:
+        key = ProviderKey.objects.filter(owner=alice, label=provider).first() or ProviderKey.add(
+            owner=alice, provider=provider, label=provider, secret="" if provider == "sandbox" else secret, by=by,
+            base_url=("" if provider == "sandbox" else upstream.url) if base_url is None else base_url,
+        )
+        offered = tuple(str(item) for item in key.row.capabilities if item not in ("web", "code", "state"))
+        wanted = Terms(models=("*",), capabilities=offered).with_(**changes)
+        grant = Grant.issue(key=key, terms=wanted, app_name="Notebook", by=by)
+        return grant, tokens.mint(grant, by=by).token
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _servers(django_db_setup: Any, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from .live import server
+
+    logs: Path = tmp_path_factory.mktemp("servers")
+    with django_db_blocker.unblock(), server(logs / "1.log") as first, server(logs / "2.log") as second:
+        yield first, second
+
+
+@pytest.fixture
+def servers(_servers: Any, transactional_db: Any) -> Any:
+    """Two server processes on the tests' database."""
+    return _servers
+
+
+@pytest.fixture
+def server(servers: Any) -> Any:
+    return servers[0]

@@ -42,7 +42,7 @@ def wait_for_lock(execute: Callable[..., Any], sql: Any, params: Any, many: bool
         pause = min(pause * 1.5, 0.01)
 
 
-_BUSY = (sqlite3.SQLITE_BUSY, getattr(sqlite3, "SQLITE_BUSY_SNAPSHOT", 517), getattr(sqlite3, "SQLITE_BUSY_RECOVERY", 261))
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_BUSY_RECOVERY)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -67,7 +67,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _close(self) -> None:
         connection = self.connection
         if connection is None or self.is_in_memory_db() or len(self._pool) >= POOL_SIZE:
-            return super()._close()
+            return super()._close()  # type: ignore[misc]  # the stubs do not know it
         if connection.in_transaction:
             connection.rollback()
         self._pool.append(connection)

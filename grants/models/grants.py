@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import hmac
-import secrets
 import uuid
-from hashlib import sha256
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -18,16 +16,14 @@ from django.utils import timezone
 
 from ..clock import microseconds
 from ..providers import PROVIDERS, Provider
-from ..terms import DEFAULT_VALID_FOR, HOUR, Terms
+from ..terms import DAY, DEFAULT_VALID_FOR, HOUR, MAX_VALID_FOR, Terms
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
 from .keys import ProviderKey
+from .requesting import Requested
 from .tokens import RevokedToken
 
-REQUEST_LIFETIME = dt.timedelta(minutes=15)
 MAX_PENDING_REQUESTS = 1000
-POLL_INTERVAL = dt.timedelta(seconds=5)
-_USER_CODE_ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, nothing to mistake
 
 
 def _one_line(text: str) -> None:
@@ -36,15 +32,19 @@ def _one_line(text: str) -> None:
         raise ValidationError("One line of printable characters.")
 
 
-class Collected(NamedTuple):
-    """What a poll with the request secret came to: ``error`` is an RFC 8628 §3.5 code, or ``None``."""
-
-    error: str | None
+def _web_page(url: str) -> None:
+    """A link that an owner may click: a web page, and no user name that could pass for a host."""
+    if urlsplit(url).scheme not in ("http", "https") or "@" in urlsplit(url).netloc:
+        raise ValidationError({"app_url": "Begins with https:// or http:// and names a host, nobody's user name."})
 
 
 class GrantQuerySet(db.QuerySet["Grant"]):
     def owned_by(self, user: Any) -> Self:
         return self if user.is_superuser else self.filter(owner=user)
+
+    def open_to(self, user: Any) -> Self:
+        """What ``user`` owns, and requests that nobody has decided: whoever was given the id may decide."""
+        return self if user.is_superuser else self.filter(Q(owner=user) | Q(owner=None))
 
     def pending(self) -> Self:
         return self.filter(approved_at=None, denied_at=None, request_expires_at__gt=timezone.now())
@@ -53,7 +53,7 @@ class GrantQuerySet(db.QuerySet["Grant"]):
         return self.filter(approved_at__isnull=False, revoked_at=None, expires_at__gt=timezone.now())
 
 
-class Grant(db.Model):
+class Grant(Requested):
     """One app's consent record. Its state is derived from timestamps, its terms change through methods only."""
 
     class Status(db.TextChoices):
@@ -82,11 +82,6 @@ class Grant(db.Model):
     denied_at = db.DateTimeField(null=True)
     revoked_at = db.DateTimeField(null=True)
     expires_at = db.DateTimeField(null=True)
-
-    request_secret_hash = db.CharField(max_length=64, blank=True)
-    user_code = db.CharField(max_length=9, blank=True)
-    request_expires_at = db.DateTimeField(null=True)
-    polled_at = db.DateTimeField(null=True)
 
     objects = GrantQuerySet.as_manager()
 
@@ -122,19 +117,29 @@ class Grant(db.Model):
         return self.allowance.max_concurrency
 
     @property
+    def base_url(self) -> str:
+        """What this provider's usual SDK takes as its base URL to go through the relay."""
+        return f"{settings.AIPASSPORT_URL}/proxy{self.row.sdk_path}"
+
+    @property
+    def consent_url(self) -> str:
+        """Where an owner decides on the request."""
+        return f"{settings.AIPASSPORT_URL}/consent/{self.pk}/"
+
+    @property
     def terms(self) -> Terms:
         return Terms.of(self)
 
     @property
     def status(self) -> str:
-        now = timezone.now()
         if self.revoked_at:
             return self.Status.REVOKED
         if self.denied_at:
             return self.Status.DENIED
-        if self.approved_at:
-            return self.Status.EXPIRED if self.expires_at <= now else self.Status.APPROVED
-        return self.Status.EXPIRED if self.request_expires_at <= now else self.Status.PENDING
+        end = self.expires_at if self.approved_at else self.request_expires_at
+        if end is None or end <= timezone.now():
+            return self.Status.EXPIRED
+        return self.Status.APPROVED if self.approved_at else self.Status.PENDING
 
     # How it comes to be
 
@@ -148,9 +153,7 @@ class Grant(db.Model):
             ValidationError: the terms make no sense, or too many requests are pending.
         """
         grant = cls._draft(provider, terms, app_name, app_url, reason)
-        grant.user_code = _new_user_code()
-        grant.request_expires_at = grant.created_at + REQUEST_LIFETIME
-        secret = grant._new_secret()
+        secret = grant._begin_request(grant.created_at)
         with transaction.atomic():
             if cls.objects.pending().count() >= MAX_PENDING_REQUESTS:
                 raise ValidationError("Too many requests are waiting for an owner; try again later.", code="too_many")
@@ -165,8 +168,9 @@ class Grant(db.Model):
         """The owner grants without being asked.
 
         Raises:
-            ValidationError: the terms make no sense for the key's provider.
+            ValidationError: the terms make no sense for the key's provider, or the key is disabled.
         """
+        key.check_enabled()
         grant = cls._draft(key.provider, terms, app_name, app_url, reason)
         grant.owner, grant.provider_key = key.owner, key
         grant.approved_at = grant.created_at
@@ -184,6 +188,8 @@ class Grant(db.Model):
         grant = cls(provider=provider, app_name=app_name.strip(), app_url=app_url, reason=reason)
         grant._take(terms)
         grant.clean_fields(exclude={field.name for field in cls._meta.fields} - {"app_name", "app_url", "reason"})
+        if app_url:
+            _web_page(app_url)
         return grant
 
     def _take(self, terms: Terms) -> None:
@@ -221,8 +227,7 @@ class Grant(db.Model):
         """
         if key.provider != self.provider:
             raise ValidationError({"provider_key": f"The request is for {self.row.label}."})
-        if key.disabled_at:
-            raise ValidationError({"provider_key": "This key is disabled."})
+        key.check_enabled()
         terms.check(self.row)
         terms.check_narrows(self.terms)
         now = timezone.now()
@@ -262,8 +267,14 @@ class Grant(db.Model):
         """New terms for a live grant, in force with the next call. Says whether the grant was still live.
 
         ``expires_at`` moves the end; ``None`` leaves it (``terms.valid_for`` is only of use before an approval).
+
+        Raises:
+            ValidationError: the terms make no sense, or the new end is past or too far away.
         """
         terms.check(self.row)
+        now = timezone.now()
+        if expires_at is not None and not now < expires_at <= now + dt.timedelta(seconds=MAX_VALID_FOR):
+            raise ValidationError({"expires_at": f"In the future, at most {MAX_VALID_FOR // DAY} days away."})
         columns = self._columns(terms)
         if expires_at is not None:
             columns["expires_at"] = expires_at
@@ -297,50 +308,7 @@ class Grant(db.Model):
         return created
 
     def issued_tokens(self) -> db.QuerySet[AuditEvent]:
-        """The tokens ever issued, newest first: ``jti`` and, in ``detail``, ``expires_at`` and what narrows them."""
-        return self.events.filter(action=AuditEvent.Action.TOKEN_ISSUED)
-
-    # What the app that asked does with its request secret
-
-    def rotate_request_secret(self, by: Actor) -> str:
-        """A new request secret; the old one is worth nothing from now on. Returned once, stored hashed."""
-        secret = self._new_secret()
-        with transaction.atomic():
-            self.save(update_fields=["request_secret_hash"])
-            AuditEvent.record(AuditEvent.Action.GRANT_SECRET_ROTATED, by, grant=self)
-        return secret
-
-    def _new_secret(self) -> str:
-        secret = secrets.token_urlsafe(32)
-        self.request_secret_hash = _secret_hash(secret)
-        return secret
-
-    def knows(self, request_secret: str) -> bool:
-        """Whether this is the request secret, in constant time."""
-        return hmac.compare_digest(self.request_secret_hash, _secret_hash(request_secret))
-
-    def collect(self) -> Collected:
-        """One poll of the app that asked (its secret was checked): whether a token may be minted now.
-
-        While the request is pending, polls closer together than ``POLL_INTERVAL`` get ``slow_down``.
-        """
-        if self.status == self.Status.PENDING:
-            now = timezone.now()
-            on_time = Q(polled_at=None) | Q(polled_at__lte=now - POLL_INTERVAL)
-            in_time = Grant.objects.filter(on_time, pk=self.pk).update(polled_at=now) == 1
-            return Collected("authorization_pending" if in_time else "slow_down")
-        return Collected({
-            self.Status.DENIED: "access_denied",
-            self.Status.EXPIRED: "expired_token",
-            self.Status.REVOKED: "grant_revoked",
-        }.get(self.status))
-
-
-def _secret_hash(secret: str) -> str:
-    """SHA-256 without salt: the secret has 256 random bits, nothing can be guessed or looked up."""
-    return sha256(secret.encode()).hexdigest()
-
-
-def _new_user_code() -> str:
-    letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(8))
-    return f"{letters[:4]}-{letters[4:]}"
+        """The tokens ever issued, newest first, with ``revoked_at``; ``detail``: ``expires_at`` and what narrows it."""
+        revoked = AuditEvent.objects.filter(action=AuditEvent.Action.TOKEN_REVOKED, jti=db.OuterRef("jti"))
+        issued = self.events.filter(action=AuditEvent.Action.TOKEN_ISSUED)
+        return issued.annotate(revoked_at=db.Subquery(revoked.values("at")[:1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import uuid
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,10 @@ class ProviderKeyQuerySet(models.QuerySet["ProviderKey"]):
     def owned_by(self, user: Any) -> ProviderKeyQuerySet:
         """What ``user`` may use and manage; a superuser may manage all."""
         return self if user.is_superuser else self.filter(owner=user)
+
+    def held_by(self, user: Any) -> ProviderKeyQuerySet:
+        """What ``user`` may grant with: their own and nobody else's, superuser or not. Consent is the key's owner's."""
+        return self.filter(owner=user)
 
     def enabled(self) -> ProviderKeyQuerySet:
         return self.filter(disabled_at=None)
@@ -92,13 +97,16 @@ class ProviderKey(models.Model):
             raise ValidationError({"extra_fields": "A list of field names."})
 
     @classmethod
-    def add(cls, *, owner: Any, provider: str, label: str, secret: str, by: Actor, base_url: str = "") -> ProviderKey:
+    def add(
+        cls, *, owner: Any, provider: str, label: str, secret: str, by: Actor, base_url: str = "",
+        extra_fields: Sequence[str] = (),
+    ) -> ProviderKey:
         """Validate, encrypt and store a new key.
 
         Raises:
             ValidationError: keyed by field; nothing is stored then.
         """
-        key = cls(owner=owner, provider=provider, label=label, base_url=base_url)
+        key = cls(owner=owner, provider=provider, label=label, base_url=base_url, extra_fields=list(extra_fields))
         if provider not in PROVIDERS:
             raise ValidationError({"provider": f"Unknown provider. Known: {', '.join(PROVIDERS)}."})
         key.set_secret(secret)
@@ -107,6 +115,38 @@ class ProviderKey(models.Model):
             key.save(force_insert=True)
             AuditEvent.record(AuditEvent.Action.KEY_ADDED, by, key=key, label=label, provider=provider)
         return key
+
+    def change(self, *, label: str, extra_fields: Sequence[str], by: Actor) -> None:
+        """A new label, other extra fields; in force with the next call.
+
+        Provider and base URL stay for good: the secret would go to another host.
+
+        Raises:
+            ValidationError: keyed by field; nothing is changed then.
+        """
+        self.label, self.extra_fields = label, list(extra_fields)
+        self.full_clean()
+        with transaction.atomic():
+            self.save(update_fields=["label", "extra_fields"])
+            Allowance.objects.filter(grant__provider_key=self).bump()
+            AuditEvent.record(AuditEvent.Action.KEY_CHANGED, by, key=self, label=label, extra_fields=self.extra_fields)
+
+    def replace_secret(self, secret: str, by: Actor) -> None:
+        """Another secret for the same account: the next call goes out with it, grants and tokens stay in force.
+
+        Raises:
+            ValidationError: keyed by field; nothing is changed then.
+        """
+        self.set_secret(secret)
+        self.last_error, self.last_error_at = "", None
+        with transaction.atomic():
+            self.save(update_fields=["secret", "hint", "last_error", "last_error_at"])
+            AuditEvent.record(AuditEvent.Action.KEY_CHANGED, by, key=self, secret="replaced")  # noqa: S106  no secret
+
+    def check_enabled(self) -> None:
+        """Raise a :class:`ValidationError` when nothing can be granted on this key."""
+        if self.disabled_at:
+            raise ValidationError({"provider_key": "This key is disabled."})
 
     def disable(self, by: Actor) -> bool:
         """The kill switch: no grant on this key is served any more, from now on. Says whether this call did it."""

@@ -2,7 +2,43 @@
 
 from __future__ import annotations
 
-from django.db import models
+import time
+
+from django.db import connection, models
+from django.utils.crypto import salted_hmac
+
+DAY = 86_400
+
+# One statement, so that no two workers count past each other. A clock that is behind counts in the open window.
+_HIT = """
+INSERT INTO grants_ratewindow (key, started_at, requests) VALUES (%(key)s, %(now)s, 1)
+ON CONFLICT (key) DO UPDATE SET
+    requests = CASE WHEN grants_ratewindow.started_at + %(period)s <= excluded.started_at
+                    THEN 1 ELSE grants_ratewindow.requests + 1 END,
+    started_at = CASE WHEN grants_ratewindow.started_at + %(period)s <= excluded.started_at
+                      THEN excluded.started_at ELSE grants_ratewindow.started_at END
+RETURNING started_at, requests
+"""
+
+
+class RateWindowQuerySet(models.QuerySet["RateWindow"]):
+    def hit(self, scope: str, who: str, rate: tuple[int, int]) -> int | None:
+        """Count one request of ``who`` on ``scope``. Returns ``None``, or, when it is one too many, the seconds to wait.
+
+        ``rate``: how many requests in how many seconds (a day at most). The window begins with its first request.
+        ``who`` is kept as a MAC, so that the table names nobody.
+        """
+        most, period = rate
+        key = f"{scope}:{salted_hmac('aipassport.rate', who, algorithm='sha256').hexdigest()}"
+        now = int(time.time())
+        with connection.cursor() as cursor:
+            cursor.execute(_HIT, {"key": key, "now": now, "period": period})
+            started_at, requests = cursor.fetchone()
+        return None if requests <= most else max(1, started_at + period - now)
+
+    def stale(self, now: float) -> RateWindowQuerySet:
+        """Windows that are over, whatever their period. ``now`` in seconds since the epoch."""
+        return self.filter(started_at__lt=int(now) - DAY)
 
 
 class RateWindow(models.Model):
@@ -11,6 +47,8 @@ class RateWindow(models.Model):
     key = models.CharField(max_length=120, primary_key=True)
     started_at = models.BigIntegerField(db_index=True)
     requests = models.IntegerField()
+
+    objects = RateWindowQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.key

@@ -1,0 +1,32 @@
+"""How gunicorn serves this: ``gunicorn -c python:aipassport.gunicorn aipassport.wsgi``.
+
+gevent workers: an open stream costs a greenlet, not a thread. Nothing is preloaded: psycopg decides about gevent when
+it is imported, which must be after the worker has patched the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from aipassport import settings
+
+wsgi_app = "aipassport.wsgi:application"
+bind = f"{settings.HOST}:{settings.PORT}"
+workers = settings.WEB_CONCURRENCY
+worker_class = "gevent"
+worker_connections = 4000
+preload_app = False
+keepalive = 75
+timeout = 60
+graceful_timeout = settings.GRACEFUL_TIMEOUT
+control_socket_disable = True
+proc_name = "aipassport"
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108  heartbeats of workers, no data
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let the watch see that this worker is told to go: open streams get their grace, then an in-band error."""
+    from proxy.watch import watch
+
+    watch.drain_when(lambda: not worker.alive)

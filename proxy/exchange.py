@@ -1,0 +1,142 @@
+"""Out to the provider and back: the key injected at the last moment, the answer made safe for the app."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from . import dialects
+from .accounting import OpenCall
+from .exceptions import RelayError, UpstreamError, UpstreamFailed
+from .streaming import Ending, RelayedBody
+from .watch import watch
+
+_ERROR_BYTES = 64 * 1024
+_MODEL_LIST_BYTES = 8 * 1024 * 1024
+
+# Account names that providers put into their error messages.
+_ACCOUNT = re.compile(rb"\b(org|proj|organization|project)[-_][A-Za-z0-9]{6,}")
+
+# No upstream may serve a page, or be taken for one, on the admin's origin.
+_SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "sandbox",
+    "cache-control": "no-store",
+}
+
+
+def relay(opened: OpenCall) -> HttpResponseBase:
+    """Send an admitted call and answer with what comes back. Whatever happens, the call is settled once.
+
+    Raises:
+        RelayError: the provider failed, refused the key, or the call was cut while it was silent.
+    """
+    try:
+        _send(opened)
+        response = _answer(opened)
+    except BaseException as error:
+        opened.finish(_ending_of(opened, error))
+        opened.watched.exchange.close()
+        raise
+    for name, value in _SAFE_HEADERS.items():
+        response.headers[name] = value
+    response.headers["x-aipassport-call"] = str(opened.id)
+    return response
+
+
+def _send(opened: OpenCall) -> None:
+    policy, call = opened.policy, opened.call
+    auth = policy.provider.openai_auth if call.compatible else policy.provider.auth
+    try:
+        opened.watched.exchange.send(policy.base_url, auth.header(policy.secret()), call)
+    except UpstreamError as error:
+        if not opened.watched.sealed:
+            watch.used(policy.key, error.message)
+        raise
+    watch.used(policy.key)
+
+
+def _ending_of(opened: OpenCall, error: BaseException) -> Ending:
+    """How a call ended of which the app gets no answer but an error of ours."""
+    exchange = opened.watched.exchange
+    if isinstance(error, UpstreamError) and exchange.answered and exchange.status >= 300:
+        return Ending("upstream_error", exchange.status)
+    connected = getattr(error, "connected", True)
+    outcome = opened.watched.outcome(error if isinstance(error, RelayError) else None)
+    return Ending(outcome, connected=connected)
+
+
+def _answer(opened: OpenCall) -> HttpResponseBase:
+    exchange, call = opened.watched.exchange, opened.call
+    if exchange.status in (401, 403):
+        watch.used(opened.policy.key, f"The provider refused this key (HTTP {exchange.status}).")
+        raise _key_refused()
+    if 300 <= exchange.status < 400:
+        raise UpstreamFailed(
+            "The provider answered with a redirect, which is not followed.", code="upstream_redirected", final=True
+        )
+    if exchange.status >= 400:
+        return _error(opened)
+    if call.method == "GET" and not call.models:
+        return _model_list(opened)
+    observer = dialects.observer(call)
+    body = RelayedBody(
+        exchange,
+        observer,
+        opened.watched,
+        finish=opened.finish,
+        error_event=lambda error: dialects.error_event(call.dialect, error),
+        hides=call.hides_usage,
+    )
+    response = StreamingHttpResponse(body, status=exchange.status, headers=exchange.headers())
+    if exchange.length is not None and not call.hides_usage:
+        response.headers["content-length"] = str(exchange.length)
+    return response
+
+
+def _key_refused() -> UpstreamFailed:
+    return UpstreamFailed(
+        "The provider did not accept the key behind this grant; its owner has been told.",
+        code="upstream_auth_failed",
+        final=True,
+    )
+
+
+def _error(opened: OpenCall) -> HttpResponse:
+    """The provider's own error, where it is safe to pass on: JSON, and without a piece of the key in it."""
+    exchange = opened.watched.exchange
+    body = exchange.read_all(_ERROR_BYTES)
+    if b"API_KEY_INVALID" in body:  # Gemini says so with a 400
+        watch.used(opened.policy.key, "The provider refused this key (API_KEY_INVALID).")
+        raise _key_refused()
+    if not _is_safe(body, opened.policy.secret()):
+        error = UpstreamFailed(f"The provider answered with an error (HTTP {exchange.status}).", code="upstream_error")
+        body = json.dumps(dialects.error_body(opened.call.dialect, error)).encode()
+    observer = dialects.observer(opened.call)
+    observer.body(body)
+    opened.finish(Ending("upstream_error", exchange.status, observer=observer))
+    exchange.close()
+    headers = exchange.headers() | {"content-type": "application/json"}
+    return HttpResponse(_ACCOUNT.sub(rb"\1-\xe2\x80\xa6", body), status=exchange.status, headers=headers)
+
+
+def _is_safe(body: bytes, secret: str) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    pieces = {secret[:12], secret[-8:]} if len(secret) >= 12 else {secret} - {""}
+    text = body.decode(errors="replace")
+    return not any(piece in text for piece in pieces)
+
+
+def _model_list(opened: OpenCall) -> HttpResponse:
+    """The provider's list, less what the grant does not allow."""
+    exchange = opened.watched.exchange
+    body = exchange.read_all(_MODEL_LIST_BYTES)
+    body = dialects.filter_models(opened.call, body, opened.policy.allows_model)
+    opened.finish(Ending("ok", exchange.status))
+    exchange.close()
+    return HttpResponse(body, status=exchange.status, headers=exchange.headers())

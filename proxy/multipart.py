@@ -1,0 +1,77 @@
+"""Multipart bodies: spooled while they are read, re-encoded from what was read, streamed from the spool."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.exceptions import SuspiciousOperation
+from django.core.files.uploadhandler import MemoryFileUploadHandler, StopUpload, TemporaryFileUploadHandler
+from django.http.multipartparser import MultiPartParser, MultiPartParserError
+
+from .dialects.base import FilePart, Form
+from .exceptions import BadRequest
+
+_BLOCK = 65536
+
+
+def parse(meta: dict[str, Any], stream: Any) -> Form:
+    """A form read by Django's parser; files beyond 2.5 MB lie in temporary files.
+
+    Raises:
+        BadRequest: not a well-formed multipart body, or too many or too large fields.
+    """
+    try:
+        handlers = [MemoryFileUploadHandler(), TemporaryFileUploadHandler()]
+        fields, files = MultiPartParser(meta, stream, handlers).parse()
+    except (MultiPartParserError, SuspiciousOperation, StopUpload, ValueError) as error:
+        raise BadRequest("The multipart body is malformed.") from error
+    return Form(
+        fields=tuple((name, value) for name, values in fields.lists() for value in values),
+        files=tuple(
+            FilePart(name, file.name or "", file.content_type or "application/octet-stream", file.size, file)
+            for name, uploads in files.lists()
+            for file in uploads
+        ),
+    )
+
+
+def encode(form: Form) -> tuple[str, int, Iterator[bytes]]:
+    """Content type, length in bytes and the body, block by block (RFC 7578)."""
+    boundary = f"aipassport-{secrets.token_hex(16)}"
+    parts: list[tuple[bytes, Any, int]] = []
+    for name, value in form.fields:
+        data = value.encode()
+        parts.append((_head(boundary, f'name="{_quoted(name)}"'), data, len(data)))
+    for part in form.files:
+        disposition = f'name="{_quoted(part.name)}"; filename="{_quoted(part.filename)}"'
+        parts.append((_head(boundary, disposition, part.content_type), part.file, part.size))
+    tail = f"--{boundary}--\r\n".encode()
+    length = sum(len(head) + size + 2 for head, _, size in parts) + len(tail)
+    return f"multipart/form-data; boundary={boundary}", length, _blocks(parts, tail)
+
+
+def _head(boundary: str, disposition: str, content_type: str | None = None) -> bytes:
+    lines = [f"--{boundary}", f"Content-Disposition: form-data; {disposition}"]
+    if content_type is not None:
+        lines.append(f"Content-Type: {_quoted(content_type)}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def _quoted(value: str) -> str:
+    """As browsers do (WHATWG): what would end the parameter or the line is percent-encoded."""
+    return value.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _blocks(parts: list[tuple[bytes, Any, int]], tail: bytes) -> Iterator[bytes]:
+    for head, data, _ in parts:
+        yield head
+        if isinstance(data, bytes):
+            yield data
+        else:
+            data.seek(0)
+            while block := data.read(_BLOCK):
+                yield block
+        yield b"\r\n"
+    yield tail

@@ -1,0 +1,159 @@
+"""The body on its way to the app: the provider's own bytes, chunk by chunk, with usage observed on the side."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .dialects.base import Observer
+from .exceptions import Cut, RelayError, UpstreamError, UpstreamTimeout
+from .sse import Decoder
+from .upstream import Exchange
+
+_OBSERVED_BYTES = 32 * 1024 * 1024  # of a JSON answer; a larger one is estimated
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call went: what settlement needs to know."""
+
+    outcome: str
+    status: int | None = None
+    first_byte_us: int | None = None
+    connected: bool = True
+    observer: Observer | None = None
+
+
+@dataclass(slots=True)
+class Fate:
+    """What befell a call from outside: ended from our side (``cut``), or left by its client."""
+
+    cut: Cut | None = None
+    left: bool = False
+
+    @property
+    def sealed(self) -> bool:
+        return self.left or self.cut is not None
+
+    def outcome(self, error: RelayError | None) -> str:
+        """The ledger's word for a call that ended before its end, by ``error`` where it is not one of these."""
+        if self.cut is not None:
+            return "drained" if self.cut.code == "restarting" else "revoked"
+        if self.left:
+            return "client_gone"
+        if isinstance(error, UpstreamTimeout):
+            return "upstream_timeout"
+        return "upstream_unreachable" if isinstance(error, UpstreamError) and not error.connected else "upstream_broken"
+
+
+class RelayedBody:
+    """An iterable of bytes with ``close()``, which the server calls however it ends.
+
+    ``finish`` is called exactly once, and *before* the last bytes are handed out: an app that has its whole answer
+    finds its call settled. ``error_event`` words an error in the stream's dialect: a cut that merely ended the chunks
+    would look like a complete answer to the SDKs.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        observer: Observer,
+        fate: Fate,
+        *,
+        finish: Callable[[Ending], None],
+        error_event: Callable[[RelayError], bytes],
+        hides: bool = False,
+    ) -> None:
+        self._exchange = exchange
+        self._observer = observer
+        self._fate = fate
+        self._finish = finish
+        self._error_event = error_event
+        self._hides = hides
+        self._events = exchange.content_type.startswith("text/event-stream")
+        self._json = "json" in exchange.content_type
+        self._decoder = Decoder()
+        self._parts: list[bytes] = []
+        self._received = 0
+        self._started = time.monotonic_ns()
+        self._first_byte_us: int | None = None
+        self._settled = False
+        self._over = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        while not self._over:
+            out = self._step()
+            if out:
+                return out
+        raise StopIteration
+
+    def _step(self) -> bytes:
+        try:
+            chunk = self._exchange.read()
+        except RelayError as error:
+            return self._broken(error)
+        if self._fate.sealed:
+            return self._broken(None)
+        if not chunk:
+            return self._end()
+        if self._first_byte_us is None:
+            self._first_byte_us = (time.monotonic_ns() - self._started) // 1000
+        return self._observe(chunk)
+
+    def _observe(self, chunk: bytes) -> bytes:
+        self._received += len(chunk)
+        out = self._observe_events(chunk) if self._events else chunk
+        if self._json and self._received <= _OBSERVED_BYTES:
+            self._parts.append(chunk)
+        if self._observer.done or self._received == self._exchange.length:
+            self._complete()
+        return out
+
+    def _observe_events(self, chunk: bytes) -> bytes:
+        events = self._decoder.feed(chunk)
+        for event in events:
+            self._observer.event(event)
+        if not self._hides:
+            return chunk
+        return b"".join(event.raw for event in events if not self._observer.hides(event))
+
+    def _end(self) -> bytes:
+        """The provider has ended its body."""
+        self._over = True
+        length = self._exchange.length
+        if length is not None and self._received < length:
+            return self._broken(None)
+        self._complete()
+        return self._decoder.rest() if self._hides else b""
+
+    def _complete(self) -> None:
+        if self._json and not self._settled and self._received <= _OBSERVED_BYTES:
+            self._observer.body(b"".join(self._parts))
+        self._settle("ok" if self._exchange.status < 400 else "upstream_error")
+
+    def _broken(self, error: RelayError | None) -> bytes:
+        """It ended before its end. In a stream of events the client is told; else its connection is broken off."""
+        self._over = True
+        complete = self._settled
+        self._settle(self._fate.outcome(error))
+        error = self._fate.cut or error
+        if complete and self._fate.cut is None:
+            return b""
+        if self._fate.left or error is None or not self._events:
+            raise BrokenPipeError(errno.EPIPE, "the answer ended early")
+        return self._error_event(error)
+
+    def close(self) -> None:
+        """The server is done with it: sent to its end, or the client gone in the middle."""
+        self._settle("client_gone")
+        self._exchange.close()
+
+    def _settle(self, outcome: str) -> None:
+        if not self._settled:
+            self._settled = True
+            self._finish(Ending(outcome, self._exchange.status, self._first_byte_us, observer=self._observer))

@@ -1,0 +1,246 @@
+"""The only HTTP client code: one configured session, a request prepared by hand, foreign errors translated once.
+
+The request is built from nothing: what is not listed here or in the call does not go upstream.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import requests
+import urllib3
+from django.conf import settings
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from . import multipart
+from .dialects.base import UpstreamCall
+from .exceptions import RelayError, UpstreamFailed, UpstreamTimeout
+from .sandbox import SandboxAdapter
+
+USER_AGENT = "AIPassport"
+_CHUNK = 65536
+
+# What the app may see of the provider's headers: nothing that tells of the account, no cookies.
+_ANSWER_HEADERS = (
+    "content-type",
+    "x-request-id",
+    "request-id",
+    "apim-request-id",
+    "openai-processing-ms",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+)
+
+
+_local = threading.local()  # .exchange: the one that this greenlet is sending
+
+
+class PrivateAddress(urllib3.exceptions.HTTPError):
+    """The provider's name led to an address that is not on the public internet."""
+
+
+class _Guarded:
+    """Checks whom a new socket is really connected to, before a byte is sent: a name may resolve anew each time."""
+
+    def _new_conn(self) -> Any:
+        sock = super()._new_conn()  # type: ignore[misc]
+        peer = ipaddress.ip_address(sock.getpeername()[0].partition("%")[0])
+        if not (settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS or _is_public(peer)):
+            sock.close()
+            raise PrivateAddress
+        return sock
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Tell the exchange which connection carries it, so that it can be aborted while the provider is silent."""
+        if (exchange := getattr(_local, "exchange", None)) is not None:
+            exchange._connection = self
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is on the public internet, also behind its IPv6 spelling (mapped, 6to4, NAT64)."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in ipaddress.ip_network("64:ff9b::/96"):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return inner.is_global
+    return address.is_global and not address.is_multicast
+
+
+class _GuardedHTTP(_Guarded, HTTPConnection):
+    pass
+
+
+class _GuardedHTTPS(_Guarded, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _GuardedHTTP
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _GuardedHTTPS
+
+
+class GuardedAdapter(HTTPAdapter):
+    """requests' transport over guarded connections. Never retries: a repeated POST may cost twice."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=64, pool_maxsize=256, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+def _new_session() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # no ~/.netrc, no *_PROXY: either would change where a key goes
+    session.mount("https://", GuardedAdapter())
+    session.mount("http://", GuardedAdapter())
+    session.mount("sandbox://", SandboxAdapter())
+    return session
+
+
+_session = _new_session()
+
+
+class Exchange:
+    """One request to a provider and its answer, which another greenlet may abort at any time."""
+
+    def __init__(self) -> None:
+        self._connection: HTTPConnection | None = None
+        self._response: requests.Response | None = None
+
+    def send(self, base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> None:
+        """Make the call with the owner's key; returns as soon as the head of the answer is there.
+
+        ``auth``: the one header that carries the raw key.
+
+        Raises:
+            UpstreamFailed, UpstreamTimeout: with ``connected`` false where nothing was sent.
+        """
+        request = _prepare(base_url, auth, call)
+        proxy = settings.AIPASSPORT_UPSTREAM_PROXY
+        _local.exchange = self
+        try:
+            self._response = _session.get_adapter(base_url).send(
+                request,
+                stream=True,
+                timeout=(settings.AIPASSPORT_CONNECT_TIMEOUT, settings.AIPASSPORT_READ_TIMEOUT),
+                verify=settings.AIPASSPORT_UPSTREAM_CA_BUNDLE or True,
+                proxies={"http": proxy, "https": proxy} if proxy else None,
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _translated(error) from error
+        finally:
+            self._connection = _local.exchange = None
+
+    @property
+    def _answer(self) -> requests.Response:
+        assert self._response is not None, "nothing was sent yet"  # noqa: S101
+        return self._response
+
+    @property
+    def answered(self) -> bool:
+        return self._response is not None
+
+    @property
+    def status(self) -> int:
+        return self._answer.status_code
+
+    @property
+    def content_type(self) -> str:
+        return self._answer.headers.get("content-type", "")
+
+    @property
+    def length(self) -> int | None:
+        """The body's length in bytes, where the provider gave it and it still holds after decoding."""
+        value = self._answer.headers.get("content-length", "")
+        encoded = self._answer.headers.get("content-encoding", "identity").lower() != "identity"
+        return int(value) if value.isdecimal() and not encoded else None
+
+    def headers(self) -> dict[str, str]:
+        """What of the provider's headers goes to the app."""
+        return {name: self._answer.headers[name] for name in _ANSWER_HEADERS if name in self._answer.headers}
+
+    def read(self) -> bytes:
+        """The next bytes as soon as there are any, ``b""`` at the end.
+
+        Raises:
+            RelayError: the provider broke off, or was silent for longer than the read timeout.
+        """
+        try:
+            return self._answer.raw.read1(_CHUNK, decode_content=True)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            raise _translated(error) from error
+
+    def read_all(self, limit: int) -> bytes:
+        """The body up to ``limit`` bytes; what is beyond is cut off."""
+        parts, size = [], 0
+        while size < limit and (chunk := self.read()):
+            parts.append(chunk)
+            size += len(chunk)
+        return b"".join(parts)[:limit]
+
+    def abort(self) -> None:
+        """End it from another greenlet: a ``send`` or ``read`` that waits there returns or raises at once."""
+        try:
+            if self._response is not None:
+                self._response.raw.shutdown()
+            elif self._connection is not None and self._connection.sock is not None:
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
+        except (ValueError, RuntimeError, OSError):
+            pass  # already over, or its connection is back in the pool
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+
+
+def _prepare(base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> requests.PreparedRequest:
+    """Prepared by hand: requests' own preparation would look at cookies, netrc, hooks and the body's type again."""
+    headers = {**call.headers, "user-agent": USER_AGENT, "accept-encoding": "identity"}
+    body: bytes | Iterator[bytes] | None = call.json
+    if call.form is not None:
+        headers["content-type"], length, body = multipart.encode(call.form)
+        headers["content-length"] = str(length)
+    elif call.json is not None:
+        headers["content-type"] = "application/json"
+        headers["content-length"] = str(len(call.json))
+    request = requests.PreparedRequest()
+    request.method = call.method
+    request.url = base_url + call.path + (f"?{urlencode(call.query)}" if call.query else "")
+    request.headers = CaseInsensitiveDict({**headers, **auth})
+    request.body = body  # type: ignore[assignment]
+    return request
+
+
+def _translated(error: Exception) -> RelayError:
+    """A foreign error as ours. The message never holds the foreign one: it may name hosts, or parts of a request."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    if isinstance(error, PrivateAddress):
+        return UpstreamFailed(
+            "The provider's address is not on the public internet, and this broker does not allow that.",
+            code="upstream_address_refused",
+            connected=False,
+        )
+    if isinstance(error, requests.ConnectTimeout):
+        return UpstreamTimeout("The provider could not be reached in time.", connected=False)
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
+        return UpstreamTimeout("The provider did not answer in time.")
+    if isinstance(error, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
+        return UpstreamFailed("No trusted TLS connection to the provider could be made.", connected=False)
+    if isinstance(error, requests.exceptions.ProxyError) or isinstance(reason, urllib3.exceptions.NewConnectionError):
+        return UpstreamFailed("The provider could not be reached.", connected=False)
+    return UpstreamFailed("The provider broke the connection.")

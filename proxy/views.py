@@ -1,0 +1,97 @@
+"""The relay: the order of the steps, and how an error of ours is said."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+from django.db import DatabaseError
+from django.http import HttpResponse, HttpResponseBase, JsonResponse
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from grants import ledger
+from grants import policy as policies
+from grants.policy import Denied
+from grants.tokens import Claims
+
+from . import cors, dialects, inbound
+from .accounting import open_call
+from .authentication import DelegatedToken
+from .dialects.base import Inbound
+from .exceptions import LimitReached, NotGranted, RelayError, Unauthorized, Unavailable
+from .exchange import relay
+
+logger = logging.getLogger("aipassport.relay")
+
+# RFC 6750 §3.1: a token that is expired or revoked is invalid_token (401); what it does not cover is a 403.
+_TOKEN_IS_DEAD = {"grant_unknown", "grant_revoked", "grant_expired", "token_revoked", "signing_key_retired"}
+
+
+class _AsTheProviderAnswers(BaseContentNegotiation):
+    """The format is the provider's to choose: an ``Accept: text/event-stream`` must not meet a 406 of ours."""
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class RelayView(APIView):
+    """Every path under ``/proxy/``: token → policy → call → admission → provider → app."""
+
+    authentication_classes = [DelegatedToken]
+    permission_classes = []
+    throttle_classes = []
+    content_negotiation_class = _AsTheProviderAnswers
+    schema = None
+
+    def relay(self, request: Request, path: str) -> HttpResponseBase:
+        """One call, in the order of the steps."""
+        claims, http = cast(Claims, request.auth), request._request
+        policy = policies.read(claims)
+        policy.check_origin(http.META.get("HTTP_ORIGIN"))
+        call = dialects.read(inbound.read(http, f"/{path}"), policy.provider, policy.extra_fields)
+        return relay(open_call(claims, policy, call, http.META.get("gunicorn.socket")))
+
+    get = post = put = patch = delete = relay
+
+    def options(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        return cors.preflight(request._request)
+
+    def get_authenticators(self) -> list[Any]:
+        """A preflight carries no token."""
+        return [] if self.request.method == "OPTIONS" else super().get_authenticators()
+
+    def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
+        cors.expose(request._request, response)
+        return response
+
+    def handle_exception(self, exc: Exception) -> Any:
+        """Any error as an answer in the dialect of the caller's SDK, so that it raises its own typed exception."""
+        error = _relay_error(exc)
+        http = self.request._request
+        asked = Inbound(http.method or "", f"/{self.kwargs['path']}", headers=inbound.headers_of(http))
+        response = JsonResponse(dialects.error_body(dialects.of_request(asked), error), status=error.status)
+        response.headers["cache-control"] = "no-store"
+        if error.status == 401:
+            response.headers["www-authenticate"] = f'Bearer realm="AIPassport", error="{error.code}"'
+        if error.retry_after is not None:
+            response.headers["retry-after"] = str(error.retry_after)
+        if error.final:
+            response.headers["x-should-retry"] = "false"
+        return response
+
+
+def _relay_error(exc: Exception) -> RelayError:
+    if isinstance(exc, RelayError):
+        return exc
+    if isinstance(exc, ledger.Full):
+        return LimitReached(exc.message, code=exc.code, final=exc.final, retry_after=None if exc.final else 1)
+    if isinstance(exc, Denied):
+        kind = Unauthorized if exc.code in _TOKEN_IS_DEAD else NotGranted
+        return kind(exc.message, code=exc.code, param=exc.param)
+    if isinstance(exc, DatabaseError):
+        logger.error("the database refused a call: %s", type(exc).__name__)
+        return Unavailable("The broker's database does not answer; please try again.", retry_after=2)
+    logger.exception("internal error in the relay")
+    return RelayError("Internal error of the broker.")

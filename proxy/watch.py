@@ -1,0 +1,201 @@
+"""One ticker per worker over its open calls: revocation, clients gone, drain, heartbeat, settlements to try again.
+
+A stream that waits for a silent provider notices none of these by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from grants import ledger
+from grants.models import ProviderKey
+
+from .exceptions import Cut
+from .streaming import Fate
+from .upstream import Exchange
+
+logger = logging.getLogger("aipassport.watch")
+
+INTERVAL = 0.5  # seconds
+_BEAT_EVERY = 5.0
+_REAP_EVERY = 30.0
+_DRAIN_MARGIN = 3.0  # gunicorn kills at its graceful timeout: be done before
+
+try:  # the system's own poll: gevent's would wait for its loop
+    from gevent.monkey import get_original
+
+    _poll = get_original("select", "poll")
+except ImportError:
+    _poll = select.poll
+_GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
+def release_connection() -> None:
+    """Give this greenlet's database connection back to the pool."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+@dataclass(slots=True)
+class Watched(Fate):
+    """An open call as the ticker sees it. ``client``: its socket, where the server tells it."""
+
+    exchange: Exchange = field(default_factory=Exchange)
+    client: socket.socket | None = None
+    cut_at: float = 0.0
+
+    def end(self, error: Cut, now: float) -> None:
+        """End it from our side; its own greenlet settles it and tells the client."""
+        if not self.sealed:
+            self.cut, self.cut_at = error, now
+        self.exchange.abort()
+
+    def leave(self) -> None:
+        """Its client has left: nobody wants the rest."""
+        self.left = True
+        self.exchange.abort()
+
+
+@dataclass
+class Watch:
+    """The open calls of this process, and the thread (a greenlet under gevent) that looks after them."""
+
+    worker: UUID = field(default_factory=uuid4)
+    draining: bool = False
+    _open: dict[UUID, Watched] = field(default_factory=dict)
+    _unsettled: dict[UUID, ledger.Settlement] = field(default_factory=dict)
+    _keys_used: dict[UUID, str | None] = field(default_factory=dict)
+    _stopping: Callable[[], bool] = lambda: False
+    _thread: threading.Thread | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _drain_until: float = 0.0
+    _beaten_at: float = 0.0
+    _reaped_at: float = 0.0
+
+    # What the relay tells it
+
+    def ensure_running(self) -> None:
+        """Start the ticker with this process's first call; the worker's heartbeat is written before it is admitted."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None:
+                self._beat()
+                thread = threading.Thread(target=self._run, name="aipassport-watch", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def enter(self, call: UUID, client: socket.socket | None) -> Watched:
+        watched = self._open[call] = Watched(client=client)
+        return watched
+
+    def leave(self, call: UUID) -> None:
+        self._open.pop(call, None)
+
+    def settle(self, call: UUID, settlement: ledger.Settlement) -> None:
+        """Settle now; where the database refuses, keep it and try again with every tick."""
+        try:
+            ledger.settle(call, settlement)
+        except DatabaseError:
+            logger.warning("settlement of call %s refused by the database; trying again", call)
+            self._unsettled[call] = settlement
+
+    def used(self, key: UUID, error: str | None = None) -> None:
+        """A provider key was used; ``error`` is shown to its owner. Written with the next tick, not in the way."""
+        self._keys_used[key] = error or self._keys_used.get(key)
+
+    def drain_when(self, stopping: Callable[[], bool]) -> None:
+        """Once ``stopping()`` says yes: no new calls, and open ones have until shortly before the server's kill."""
+        self._stopping = stopping
+
+    # The ticker
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(INTERVAL)
+            try:
+                self.tick(time.monotonic())
+            except DatabaseError:
+                logger.warning("the database does not answer the watch; trying again")
+            except Exception:
+                logger.exception("the watch failed; trying again")
+            finally:
+                release_connection()
+
+    def tick(self, now: float) -> None:
+        """One look at everything. What needs no database comes first: it works while that is away."""
+        self._look_at_clients()
+        self._look_at_drain(now)
+        self._finish_off(now)
+        for call, settlement in list(self._unsettled.items()):
+            ledger.settle(call, settlement)
+            del self._unsettled[call]
+        if now - self._beaten_at > _BEAT_EVERY:
+            self._beat()
+        self._look_at_rights(now)
+        self._write_key_use()
+        if now - self._reaped_at > _REAP_EVERY:
+            self._reaped_at = now
+            ledger.reap(lost_after=settings.AIPASSPORT_LOST_AFTER)
+
+    def _beat(self) -> None:
+        ledger.beat(self.worker)
+        self._beaten_at = time.monotonic()
+
+    def _look_at_clients(self) -> None:
+        clients = {w.client.fileno(): w for w in list(self._open.values()) if w.client and w.client.fileno() >= 0}
+        if not clients:
+            return
+        poll = _poll()
+        for descriptor in clients:
+            poll.register(descriptor, getattr(select, "POLLRDHUP", 0))
+        for descriptor, events in poll.poll(0):
+            if events & _GONE:
+                clients[descriptor].leave()
+
+    def _look_at_drain(self, now: float) -> None:
+        if not self.draining and self._stopping():
+            self.draining = True
+            self._drain_until = now + max(0.0, settings.GRACEFUL_TIMEOUT - _DRAIN_MARGIN)
+        if self.draining and now >= self._drain_until:
+            for watched in list(self._open.values()):
+                watched.end(Cut("The broker is restarting; please try again.", code="restarting", status=503), now)
+
+    def _look_at_rights(self, now: float) -> None:
+        for call in ledger.taken_away(self.worker) if self._open else ():
+            if call in self._open:
+                self._open[call].end(Cut("The owner has revoked or ended this grant."), now)
+
+    def _finish_off(self, now: float) -> None:
+        """Who was cut and is still there waits for a client that does not read: end that connection."""
+        for watched in list(self._open.values()):
+            if watched.cut is not None and watched.client is not None and now - watched.cut_at > 2 * INTERVAL:
+                _shut(watched.client)
+
+    def _write_key_use(self) -> None:
+        used, self._keys_used = self._keys_used, {}
+        now = timezone.now()
+        for key, error in used.items():
+            noted: dict[str, Any] = {"last_error": error[:200], "last_error_at": now} if error else {}
+            ProviderKey.objects.filter(pk=key).update(last_used_at=now, **noted)
+
+
+def _shut(client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)
+
+
+watch = Watch()

@@ -1,0 +1,242 @@
+"""A provider on a real socket: answers like the sandbox, and misbehaves where the model's name says so."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import requests
+from proxy.sandbox import SandboxAdapter
+
+
+@dataclass
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = field(repr=False)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class FakeUpstream(ThreadingHTTPServer):
+    """``url`` is its base URL, ``seen`` what arrived, newest last."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.seen: list[Seen] = []
+        self.disconnected = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def last(self) -> Seen:
+        return self.seen[-1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A relay that breaks off is what some tests are about."""
+
+
+@contextmanager
+def running() -> Iterator[FakeUpstream]:
+    server = FakeUpstream()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def event(data: Any) -> bytes:
+    return b"data: " + (data if isinstance(data, bytes) else json.dumps(data).encode()) + b"\n\n"
+
+
+def chat_chunk(text: str, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return event(
+        {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "fake", "choices": [choice], **more}
+    )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeUpstream
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append(Seen(self.command, self.path, headers, body))
+        model = ""
+        if headers.get("content-type", "").startswith("application/json"):
+            model = json.loads(body or b"{}").get("model", "")
+        behaviour = (
+            getattr(self, "_" + model.removeprefix("fake-").replace("-", "_"), None) if "fake-" in model else None
+        )
+        if behaviour is None:
+            self._like_the_sandbox(body)
+        else:
+            behaviour(json.loads(body))
+
+    do_GET = do_POST = do_PUT = do_DELETE = _serve
+
+    # Well behaved
+
+    def _like_the_sandbox(self, body: bytes) -> None:
+        path = (
+            self.path.replace("/v1beta/openai/", "/v1/")
+            .replace("/openai/v1/", "/v1/")
+            .replace("/compatibility/v1/", "/v1/")
+        )
+        request = requests.Request(
+            self.command, f"sandbox://local{path}", headers=dict(self.headers), data=body or None
+        )
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url, prepared.body = request.method, request.url, body or None
+        prepared.headers = requests.structures.CaseInsensitiveDict(self.headers.items())
+        answer = SandboxAdapter().send(prepared, stream=True)
+        headers = {k: v for k, v in answer.headers.items() if k.lower() not in ("content-length", "transfer-encoding")}
+        if "event-stream" in answer.headers.get("content-type", ""):
+            self._head(answer.status_code, headers | {"transfer-encoding": "chunked"})
+            while chunk := answer.raw.read1(65536):
+                self._chunk(chunk)
+            self._chunk(b"")
+        else:
+            self._whole(answer.status_code, answer.content, headers)
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _whole(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self._head(status, {"content-type": "application/json", **(headers or {}), "content-length": str(len(body))})
+        self.wfile.write(body)
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def _stream(self) -> None:
+        self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+
+    # What a model named fake-… does
+
+    def _unchunked(self, _: Any) -> None:
+        """Events without chunked encoding, the end of the connection ends the body."""
+        self._head(200, {"content-type": "text/event-stream", "connection": "close"})
+        for word in ("one ", "two ", "three"):
+            self.wfile.write(chat_chunk(word))
+            self.wfile.flush()
+            time.sleep(0.15)
+        self.wfile.write(event(b"[DONE]"))
+        self.close_connection = True
+
+    def _paced(self, _: Any) -> None:
+        self._stream()
+        for number in range(20):
+            self._chunk(chat_chunk(f"{number} "))
+            time.sleep(0.05)
+        self._chunk(event(b"[DONE]"))
+        self._chunk(b"")
+
+    def _dies(self, body: Any) -> None:
+        """Breaks off in the middle."""
+        if body.get("stream"):
+            self._stream()
+            self._chunk(chat_chunk("half an "))
+        else:
+            self._head(200, {"content-type": "application/json", "content-length": "1000"})
+            self.wfile.write(b'{"id": "half')
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+    def _silent(self, _: Any) -> None:
+        """One chunk, then nothing; notices when the relay breaks off."""
+        self.server.disconnected.clear()
+        self._stream()
+        self._chunk(chat_chunk("wait"))
+        self._wait_for_disconnect()
+
+    def _mute(self, _: Any) -> None:
+        """Not even a head."""
+        self.server.disconnected.clear()
+        self._wait_for_disconnect()
+
+    def _wait_for_disconnect(self) -> None:
+        self.connection.settimeout(30)
+        try:
+            if self.connection.recv(1) == b"":
+                self.server.disconnected.set()
+        except OSError:
+            self.server.disconnected.set()
+        self.close_connection = True
+
+    def _echoes_the_key(self, _: Any) -> None:
+        key = self.headers.get("authorization", "").removeprefix("Bearer ")
+        error = {"message": f"Bad request for key {key} in organization org-abcdef123456", "type": "x", "code": "bad"}
+        self._whole(400, json.dumps({"error": error}).encode())
+
+    def _html_error(self, _: Any) -> None:
+        self._whole(503, b"<html>upstream</html>", {"content-type": "text/html"})
+
+    def _account_error(self, _: Any) -> None:
+        error = {
+            "message": "Rate limit reached in organization org-abcdef123456",
+            "type": "tokens",
+            "code": "rate_limit",
+        }
+        headers = {
+            "retry-after": "7",
+            "x-ratelimit-limit-tokens": "1",
+            "openai-organization": "acme",
+            "set-cookie": "a=b",
+        }
+        self._whole(429, json.dumps({"error": error}).encode(), headers)
+
+    def _refuses_the_key(self, _: Any) -> None:
+        key = self.headers.get("authorization", "").removeprefix("Bearer ")
+        error = {"message": f"Incorrect API key provided: {key[:8]}*****{key[-4:]}", "code": "invalid_api_key"}
+        self._whole(401, json.dumps({"error": error}).encode())
+
+    def _redirects(self, _: Any) -> None:
+        self._whole(302, b"", {"location": f"{self.server.url}/elsewhere"})
+
+    def _sets_a_cookie(self, body: Any) -> None:
+        self._whole(
+            200,
+            json.dumps({"id": "x", "object": "chat.completion", "created": 1, "model": "fake", "choices": []}).encode(),
+            {"set-cookie": "tenant=alice; Path=/", "x-request-id": "req_1", "openai-organization": "acme"},
+        )
+
+    def _page(self, _: Any) -> None:
+        self._whole(200, b"<script>alert(1)</script>", {"content-type": "text/html"})
+
+    def _garbage_events(self, _: Any) -> None:
+        self._stream()
+        self._chunk(b"data: {not json\n\ndata: \xff\xfe\n\n: comment\n\nevent: x\n\n")
+        self._chunk(chat_chunk("fine"))
+        self._chunk(event(b"[DONE]"))
+        self._chunk(b"")
