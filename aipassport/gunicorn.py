@@ -1,15 +1,19 @@
 """How gunicorn serves this: ``gunicorn -c python:aipassport.gunicorn aipassport.wsgi``.
 
-gevent workers: an open stream costs a greenlet, not a thread. Nothing is preloaded: psycopg decides about gevent when
-it is imported, which must be after the worker has patched the standard library.
+gevent workers: an open stream costs a greenlet, not a thread. The standard library is patched before anything else is
+imported: Django's connections and psycopg decide at import whether a greenlet counts as a thread.
 """
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from gevent import monkey
 
-from aipassport import settings
+monkey.patch_all()
+
+import os  # noqa: E402
+from typing import Any  # noqa: E402
+
+from aipassport import settings  # noqa: E402
 
 wsgi_app = "aipassport.wsgi:application"
 bind = f"{settings.HOST}:{settings.PORT}"

@@ -13,7 +13,7 @@ _RELAY_PREFIX = "/proxy/"
 
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; object-src 'none'; "
+    "script-src 'self' 'unsafe-eval'; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 

@@ -13,6 +13,7 @@ import environ
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -96,6 +97,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -145,6 +147,7 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 USE_I18N = False
@@ -230,4 +233,43 @@ LOGGING = {
     "loggers": {"urllib3": {"level": "INFO"}, "django.server": {"level": "INFO"}},
 }
 
-UNFOLD = {"SITE_TITLE": "AIPassport", "SITE_HEADER": "AIPassport", "SITE_SYMBOL": "badge"}
+# The desk
+
+UNFOLD = {
+    "SITE_TITLE": "AIPassport",
+    "SITE_HEADER": "AIPassport",
+    "SITE_SUBHEADER": "Delegated AI access",
+    "SITE_URL": None,
+    "SITE_ICON": lambda request: static("grants/icon.svg"),
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("grants/icon.svg")},
+    ],
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_LANGUAGES": False,
+    "BORDER_RADIUS": "8px",
+    "STYLES": [lambda request: static("grants/desk.css")],
+    "SCRIPTS": [lambda request: static("grants/desk.js")],
+    "DASHBOARD_CALLBACK": "grants.admin.dashboard.overview",
+    "COLORS": {
+        "primary": {
+            "50": "oklch(96.2% .018 272.314)",
+            "100": "oklch(93% .034 272.788)",
+            "200": "oklch(87% .065 274.039)",
+            "300": "oklch(78.5% .115 274.713)",
+            "400": "oklch(67.3% .182 276.935)",
+            "500": "oklch(58.5% .233 277.117)",
+            "600": "oklch(51.1% .262 276.966)",
+            "700": "oklch(45.7% .24 277.023)",
+            "800": "oklch(39.8% .195 277.366)",
+            "900": "oklch(35.9% .144 278.697)",
+            "950": "oklch(25.7% .09 281.288)",
+        },
+    },
+    "SIDEBAR": {
+        "show_search": False,
+        "command_search": False,
+        "show_all_applications": False,
+        "navigation": "grants.admin.navigation.navigation",
+    },
+}

@@ -8,6 +8,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("api/", include("grants.api.urls")),
+    path("consent/", include("grants.consent_urls")),
     path(".well-known/jwks.json", health.jwks, name="jwks"),
     path("health", health.health, name="health"),
     path("ready", health.ready, name="ready"),

@@ -52,7 +52,9 @@ def _send(opened: OpenCall) -> None:
     try:
         opened.watched.exchange.send(policy.base_url, auth.header(policy.secret()), call)
     except UpstreamError as error:
-        if not opened.watched.sealed:
+        if opened.watched.cut is not None:
+            raise opened.watched.cut from error
+        if not opened.watched.left:
             watch.used(policy.key, error.message)
         raise
     watch.used(policy.key)
@@ -119,7 +121,7 @@ def _error(opened: OpenCall) -> HttpResponse:
     opened.finish(Ending("upstream_error", exchange.status, observer=observer))
     exchange.close()
     headers = exchange.headers() | {"content-type": "application/json"}
-    return HttpResponse(_ACCOUNT.sub(rb"\1-\xe2\x80\xa6", body), status=exchange.status, headers=headers)
+    return HttpResponse(_ACCOUNT.sub("\\1-…".encode(), body), status=exchange.status, headers=headers)
 
 
 def _is_safe(body: bytes, secret: str) -> bool:

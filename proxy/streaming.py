@@ -77,6 +77,7 @@ class RelayedBody:
         self._decoder = Decoder()
         self._parts: list[bytes] = []
         self._received = 0
+        self._length = exchange.length
         self._started = time.monotonic_ns()
         self._first_byte_us: int | None = None
         self._settled = False
@@ -110,7 +111,7 @@ class RelayedBody:
         out = self._observe_events(chunk) if self._events else chunk
         if self._json and self._received <= _OBSERVED_BYTES:
             self._parts.append(chunk)
-        if self._observer.done or self._received == self._exchange.length:
+        if self._observer.done or self._received == self._length:
             self._complete()
         return out
 
@@ -125,8 +126,7 @@ class RelayedBody:
     def _end(self) -> bytes:
         """The provider has ended its body."""
         self._over = True
-        length = self._exchange.length
-        if length is not None and self._received < length:
+        if self._length is not None and self._received < self._length:
             return self._broken(None)
         self._complete()
         return self._decoder.rest() if self._hides else b""

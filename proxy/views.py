@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, cast
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponse, HttpResponseBase, JsonResponse
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from grants import ledger
 from grants import policy as policies
+from grants.crypto import DecryptionError
 from grants.policy import Denied
 from grants.tokens import Claims
 
@@ -90,8 +91,11 @@ def _relay_error(exc: Exception) -> RelayError:
     if isinstance(exc, Denied):
         kind = Unauthorized if exc.code in _TOKEN_IS_DEAD else NotGranted
         return kind(exc.message, code=exc.code, param=exc.param)
-    if isinstance(exc, DatabaseError):
+    if isinstance(exc, DatabaseError | InterfaceError):
         logger.error("the database refused a call: %s", type(exc).__name__)
         return Unavailable("The broker's database does not answer; please try again.", retry_after=2)
+    if isinstance(exc, DecryptionError):
+        logger.error("the provider key of a grant cannot be read: %s", exc)
+        return RelayError("The broker cannot read the key behind this grant.", code="key_unreadable", final=True)
     logger.exception("internal error in the relay")
     return RelayError("Internal error of the broker.")

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
 from grants import ledger
@@ -109,7 +109,7 @@ class Watch:
         """Settle now; where the database refuses, keep it and try again with every tick."""
         try:
             ledger.settle(call, settlement)
-        except DatabaseError:
+        except (DatabaseError, InterfaceError):
             logger.warning("settlement of call %s refused by the database; trying again", call)
             self._unsettled[call] = settlement
 
@@ -128,7 +128,7 @@ class Watch:
             time.sleep(INTERVAL)
             try:
                 self.tick(time.monotonic())
-            except DatabaseError:
+            except (DatabaseError, InterfaceError):
                 logger.warning("the database does not answer the watch; trying again")
             except Exception:
                 logger.exception("the watch failed; trying again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 from django.test import Client
@@ -42,8 +43,6 @@ class Api:
 
     @staticmethod
     def _encoded(kwargs: dict[str, Any]) -> dict[str, Any]:
-        import json
-
         return kwargs | {"data": json.dumps(kwargs["data"])} if kwargs else kwargs
 
     @staticmethod

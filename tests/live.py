@@ -41,7 +41,9 @@ def environment(**changes: str) -> dict[str, str]:
         keep
         | {
             "DJANGO_SETTINGS_MODULE": "tests.settings",
-            "AIPASSPORT_SECRET_KEY": settings.SECRET_KEY,
+            "AIPASSPORT_URL": settings.AIPASSPORT_URL,
+        "AIPASSPORT_ALLOWED_HOSTS": ",".join(settings.ALLOWED_HOSTS),
+        "AIPASSPORT_SECRET_KEY": settings.SECRET_KEY,
             "AIPASSPORT_ENCRYPTION_KEYS": ",".join(settings.AIPASSPORT_ENCRYPTION_KEYS),
             "AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS": "true",
             "AIPASSPORT_CONNECT_TIMEOUT": "2",

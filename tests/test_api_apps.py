@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from base64 import urlsafe_b64encode
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.conf import settings
+from django.test import Client
 from django.utils import timezone
 
 from grants import policy, tokens
@@ -205,8 +208,6 @@ def test_a_malformed_collection_has_the_shape_of_oauth(body: Any) -> None:
 
 
 def form(path: str, token: str) -> Any:
-    from urllib.parse import urlencode
-
     body = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
     return anyone().raw(path, body, "application/x-www-form-urlencoded")
 
@@ -254,7 +255,7 @@ def test_a_token_that_the_relay_would_refuse_is_not_active_and_nothing_is_said_o
     assert form("/api/tokens/introspect/", minted.token).body == {"active": False}
 
 
-@pytest.mark.parametrize("token", ["x", "a.b.c", "ä.ö.ü", "." * 5000, "e30." + "W1tb" * 2000 + ".x", "\0", "x" * 90_000])
+@pytest.mark.parametrize("token", ["x", "a.b.c", "ä.ö.ü", "." * 5000, "e30." + "W1tb" * 2000 + ".x", "x" * 90_000])
 @pytest.mark.parametrize("path", ["/api/tokens/introspect/", "/api/tokens/revoke/"])
 def test_a_token_that_is_none_is_inactive_and_its_revocation_a_success(path: str, token: str) -> None:
     answer = form(path, token)
@@ -264,8 +265,6 @@ def test_a_token_that_is_none_is_inactive_and_its_revocation_a_success(path: str
 
 
 def test_a_header_of_thousands_of_brackets_is_no_token() -> None:
-    from base64 import urlsafe_b64encode
-
     header = urlsafe_b64encode(b'{"alg":' + b"[" * 5900).decode().rstrip("=")
     assert form("/api/tokens/introspect/", f"{header}.e30.AA").body == {"active": False}
 
@@ -283,6 +282,7 @@ def test_a_question_without_a_token_in_its_body_is_refused(path: str, query: str
         anyone().raw(path, b"token=a&token=b", "application/x-www-form-urlencoded"),
         anyone().post(path, {}),
         anyone().post(path, {"token": ["a"]}),
+        anyone().post(path, {"token": "a\0"}),
     ):
         assert answer.status == 400
         assert set(answer.body) == {"error", "error_description"}
@@ -330,8 +330,6 @@ def test_public_endpoints_are_throttled_by_address(path: str) -> None:
     assert answer.status == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert answer.body["error"] == "slow_down" if "tokens" in path else answer.body["error"]["code"] == "throttled"
-    from django.test import Client
-
     elsewhere = Client(REMOTE_ADDR="192.0.2.7").post(path, "{}", content_type="application/json")
     assert elsewhere.status_code == 400
 

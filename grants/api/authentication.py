@@ -43,7 +43,7 @@ def read_token(kind: type[T], raw: Any) -> T:
     """
     try:
         return kind(raw)
-    except (TokenError, ValueError, RecursionError) as error:  # a header of 3,000 brackets is no JSON to Python
+    except TokenError as error:
         raise AuthenticationFailed("The token is not valid, or has expired.", "invalid_token") from error
 
 

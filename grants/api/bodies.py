@@ -154,11 +154,11 @@ class PageQuery(Strict):
 
 
 class CallQuery(PageQuery):
-    grant = serializers.UUIDField(required=False)
+    grant = Id(required=False)
     outcome = serializers.ChoiceField(Call.Outcome.choices, required=False)
     model = serializers.CharField(required=False, max_length=200)
 
 
 class EventQuery(PageQuery):
-    grant = serializers.UUIDField(required=False)
+    grant = Id(required=False)
     action = serializers.ChoiceField(AuditEvent.Action.choices, required=False)

@@ -47,12 +47,13 @@ class Whole(serializers.IntegerField):
 
 
 class Id(serializers.UUIDField):
-    """A UUID as a JSON string. (DRF's own takes integers too.)"""
+    """A UUID as RFC 9562 writes it. (DRF's own takes integers, braces and URNs too.)"""
 
     def to_internal_value(self, data: Any) -> Any:
-        if not isinstance(data, str):
+        value = super().to_internal_value(data)
+        if str(value) != str(data).lower():
             self.fail("invalid", value=data)
-        return super().to_internal_value(data)
+        return value
 
 
 @extend_schema_field(OpenApiTypes.DATETIME)

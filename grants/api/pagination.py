@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 from django.core.exceptions import ValidationError as ModelValidationError
+from django.utils.timezone import is_naive
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
@@ -30,7 +32,10 @@ class NewestFirst(CursorPagination):
             cursor = super().decode_cursor(request)
             if cursor is None or cursor.position is None:
                 return cursor
-            return cursor._replace(position=self._column.to_python(cursor.position))
+            position = self._column.to_python(cursor.position)
+            if isinstance(position, dt.datetime) and is_naive(position):
+                raise ModelValidationError("without a time zone")
+            return cursor._replace(position=position)
         except (NotFound, ModelValidationError) as error:
             raise ValidationError({"cursor": ["Not a cursor of this list."]}) from error
 

@@ -141,7 +141,7 @@ class ProviderKey(models.Model):
         self.last_error, self.last_error_at = "", None
         with transaction.atomic():
             self.save(update_fields=["secret", "hint", "last_error", "last_error_at"])
-            AuditEvent.record(AuditEvent.Action.KEY_CHANGED, by, key=self, secret="replaced")  # noqa: S106  no secret
+            AuditEvent.record(AuditEvent.Action.KEY_CHANGED, by, key=self, changed="secret")
 
     def check_enabled(self) -> None:
         """Raise a :class:`ValidationError` when nothing can be granted on this key."""

@@ -1,0 +1,42 @@
+"""What stands at the side of the desk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """The theme's ``SIDEBAR["navigation"]``: what this user can open."""
+    grants = _item("Grants", "handshake", "grants_grant_changelist")
+    grants["badge"] = "grants.admin.dashboard.waiting_badge"
+    groups = [
+        {"items": [_item("Overview", "dashboard", "index")]},
+        {
+            "title": "Access",
+            "separator": True,
+            "items": [grants, _item("Provider keys", "vpn_key", "grants_providerkey_changelist")],
+        },
+        {
+            "title": "Record",
+            "separator": True,
+            "items": [
+                _item("Calls", "receipt_long", "grants_call_changelist"),
+                _item("Audit trail", "history", "grants_auditevent_changelist"),
+            ],
+        },
+    ]
+    if request.user.is_superuser:  # type: ignore[union-attr]
+        items = [
+            _item("Users", "group", "auth_user_changelist"),
+            _item("Signing keys", "encrypted", "grants_signingkey_changelist"),
+        ]
+        groups.append({"title": "House", "separator": True, "items": items})
+    docs = {"title": "API docs", "icon": "api", "link": reverse("api-docs")}
+    return [*groups, {"title": "For developers", "separator": True, "items": [docs]}]
+
+
+def _item(title: str, icon: str, name: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse(f"admin:{name}")}

@@ -1,0 +1,67 @@
+"""The wire formats: which requests are relayed, what they ask for, what their answers used, how an error is said.
+
+One module a format (``openai``, ``anthropic``, ``google``) with its table of routes; the body fields of each stand in
+``*_fields.py``, what single providers do differently in ``peculiar.py``. Pure functions on frozen values.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from grants.providers import Provider
+
+from ..exceptions import RelayError
+from . import anthropic, google, openai, reader
+from .base import Inbound, Observer, UpstreamCall
+from .models import filter_models
+from .observers import observer_of
+from .routes import Directory, Route, by_headers, by_path
+
+__all__ = ["DIALECTS", "ROUTES", "error_body", "error_event", "filter_models", "observer", "of_request", "read"]
+
+DIALECTS: dict[str, ModuleType] = {"openai": openai, "anthropic": anthropic, "google": google}
+ROUTES: tuple[Route, ...] = tuple(route for dialect in DIALECTS.values() for route in dialect.ROUTES)
+
+_directory = Directory({name: dialect.ROUTES for name, dialect in DIALECTS.items()})
+
+
+def read(inbound: Inbound, provider: Provider, extra_fields: tuple[str, ...] = ()) -> UpstreamCall:
+    """What a request asks for, as the call that would go to ``provider``.
+
+    ``extra_fields``: names of body fields that the key's owner lets through although no table knows them.
+
+    Raises:
+        EndpointNotRelayed: no such route, or not with this provider.
+        BadRequest: the request cannot be understood in only one way, or has what is never relayed.
+    """
+    place = _directory.find(inbound.method, inbound.path, inbound.headers)
+    return reader.read(inbound, place, DIALECTS[place.route.dialect], provider, tuple(extra_fields))
+
+
+def of_request(inbound: Inbound) -> str:
+    """The dialect that an error should be said in: the route's; without one, what path or headers tell of.
+
+    Looks at the names of headers only, never at their values. Never raises.
+    """
+    place = _directory.look(inbound.method, inbound.path, inbound.headers)
+    if place is not None:
+        return place.route.dialect
+    return by_path(inbound.path) or by_headers(inbound.headers)
+
+
+def observer(call: UpstreamCall) -> Observer:
+    """A fresh observer for the answer to ``call``."""
+    return observer_of(call)
+
+
+def error_body(dialect: str, error: RelayError) -> dict[str, Any]:
+    """``error`` as a JSON body that makes this dialect's SDK raise its own typed exception."""
+    body: dict[str, Any] = DIALECTS[dialect].error_body(error)
+    return body
+
+
+def error_event(dialect: str, error: RelayError) -> bytes:
+    """``error`` as a server-sent event that makes this dialect's SDK raise in the middle of a stream."""
+    event: bytes = DIALECTS[dialect].error_event(error)
+    return event

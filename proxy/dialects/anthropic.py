@@ -1,0 +1,78 @@
+"""Anthropic's wire format (https://docs.claude.com/en/api)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from grants.providers import Capability, Provider
+
+from ..exceptions import RelayError
+from . import anthropic_fields as tables
+from .fields import Reading
+from .routes import Place, Route, encoded
+
+_BETA = frozenset({"beta"})  # ?beta=true of older SDKs
+_LISTS = frozenset({"limit", "after_id", "before_id", "lifecycle", "beta"})
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "anthropic.messages",
+        "POST",
+        "/v1/messages",
+        Capability.CHAT,
+        "anthropic",
+        body=tables.MESSAGES,
+        query=_BETA,
+    ),
+    Route(
+        "anthropic.count_tokens",
+        "POST",
+        "/v1/messages/count_tokens",
+        Capability.CHAT,
+        body=tables.COUNT_TOKENS,
+        query=_BETA,
+        counted=False,
+    ),
+    Route("anthropic.models", "GET", "/v1/models", query=_LISTS, counted=False),
+    Route("anthropic.model", "GET", "/v1/models/{model}", query=_BETA, counted=False),
+)
+HEADERS = ("anthropic-version", "anthropic-beta")
+VERSION = "2023-06-01"
+
+# https://docs.claude.com/en/api/errors
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def path(place: Place, provider: Provider, model: str) -> str:
+    return place.route.path.replace("{model}", encoded(model))
+
+
+def complete(reading: Reading, place: Place) -> bool:
+    return False
+
+
+def check_query(place: Place, provider: Provider, query: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(query.items())
+
+
+def error_body(error: RelayError) -> dict[str, Any]:
+    """``code`` and ``param`` are additions of ours, which the SDK carries along."""
+    kind = _TYPES.get(error.status) or ("invalid_request_error" if error.status < 500 else "api_error")
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": error.message, "code": error.code, "param": error.param},
+    }
+
+
+def error_event(error: RelayError) -> bytes:
+    return b"event: error\ndata: " + json.dumps(error_body(error)).encode() + b"\n\n"

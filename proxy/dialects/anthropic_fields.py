@@ -1,0 +1,108 @@
+"""Every body field of Anthropic's routes, and what it asks for.
+
+The truth is anthropic-sdk-python's ``types/**/message_create_params.py`` (2.12, with its betas) and
+https://docs.claude.com/en/api/messages. Pictures and documents given by URL are plain: Anthropic fetches them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..exceptions import BadRequest
+from .fields import PLAIN, Reading, Rule, Table, apply, plain
+from .rules import (
+    BINARY,
+    CODE,
+    LIMIT,
+    MODEL,
+    OBJECT,
+    OTHER_MODEL,
+    STATEFUL,
+    STREAM,
+    TIER,
+    WEB,
+    each,
+    every,
+    fields,
+    kinds,
+    refused,
+    some,
+)
+
+# Tools by type, less the date at its end. One without a type is the app's own.
+TOOLS: dict[str, Rule] = {
+    **plain("custom bash text_editor memory tool_search_tool_bm25 tool_search_tool_regex"),  # run by the app, or inert
+    **apply(WEB, "web_search web_fetch mcp_toolset"),
+    **apply(CODE, "code_execution computer computer_toolset browser_toolset"),
+    "advisor": some(model=OTHER_MODEL, max_tokens=LIMIT),
+}
+_TOOL = kinds(TOOLS, what="A tool", absent=PLAIN, versioned=True)
+
+
+def _nested(reading: Reading, where: str, value: Any) -> None:
+    """Blocks within blocks."""
+    if _CONTENT.check is not None:
+        _CONTENT.check(reading, where, value)
+
+
+_BLOCKS_INSIDE = some(content=Rule("checked", _nested))
+SOURCES: dict[str, Rule] = {
+    "base64": some(data=BINARY),
+    **plain("text url"),
+    "content": _BLOCKS_INSIDE,
+    "file": STATEFUL,
+}
+_WITH_SOURCE = some(source=kinds(SOURCES, what="A source"))
+_ADDED_TOOL: dict[str, Rule] = {
+    "tool_reference": PLAIN,
+    "tool_definition": some(definition=_TOOL),
+    **apply(WEB, "mcp_tool_reference mcp_toolset_reference"),
+}
+
+BLOCKS: dict[str, Rule] = {
+    **plain("text thinking redacted_thinking search_result tool_use compaction fallback browser_state"),
+    **plain("tool_reference tool_removal mcp_tool_listing"),
+    # What hosted tools answered in earlier turns: text by now.
+    **plain("server_tool_use web_search_tool_result web_fetch_tool_result code_execution_tool_result"),
+    **plain("bash_code_execution_tool_result text_editor_code_execution_tool_result tool_search_tool_result"),
+    **plain("advisor_tool_result mcp_tool_use mcp_tool_result"),
+    **apply(_WITH_SOURCE, "image document"),
+    "tool_result": _BLOCKS_INSIDE,
+    "tool_addition": some(tool=kinds(_ADDED_TOOL, what="A tool")),
+    "container_upload": STATEFUL,
+}
+_CONTENT = each(kinds(BLOCKS, what="A block"), text=True)
+
+
+def _fallbacks(reading: Reading, where: str, value: Any) -> None:
+    if type(value) is str:  # "default": whichever model Anthropic chooses
+        raise BadRequest("'fallbacks' must list its models, so that each can be checked.", param=where)
+    if _FALLBACKS.check is not None:
+        _FALLBACKS.check(reading, where, value)
+
+
+_FALLBACKS = each(fields(Table({"model": OTHER_MODEL, "max_tokens": LIMIT}, plain("output_config speed thinking"))))
+
+COUNT_TOKENS = Table(
+    plain("tool_choice thinking output_config output_format cache_control context_management compaction"),
+    {
+        "model": MODEL,
+        "messages": each(some(content=_CONTENT)),
+        "system": _CONTENT,
+        "tools": each(_TOOL),
+        "mcp_servers": WEB,
+        "speed": TIER,
+        "billing_policy": refused("who pays is the owner's to say"),
+    },
+)
+MESSAGES = Table(
+    COUNT_TOKENS,
+    plain("metadata stop_sequences temperature top_p top_k fallback_credit_token"),
+    {"stream": STREAM, "fallbacks": Rule("checked", _fallbacks)},
+    {"max_tokens": LIMIT, "service_tier": TIER, "inference_geo": TIER},
+    {
+        "container": STATEFUL,
+        "thread": STATEFUL,
+        "diagnostics": every(OBJECT, some(previous_message_id=STATEFUL)),
+    },
+)

@@ -1,0 +1,253 @@
+"""Every body field of the OpenAI-shaped routes, and what it asks for.
+
+The truth is openai-python's ``types/**/*_params.py`` (3.54) and https://platform.openai.com/docs/api-reference; tests
+walk the SDK's parameters against these tables. What single providers add is in ``peculiar.py``.
+
+Pictures and files given by ``http(s)`` URL are plain: the provider fetches them, as it does without a broker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grants.providers import Capability
+
+from ..exceptions import BadRequest
+from .fields import PLAIN, Reading, Rule, Table, apply, plain
+from .rules import (
+    BINARY,
+    CODE,
+    COUNT,
+    LIMIT,
+    MODEL,
+    OBJECT,
+    OTHER_MODEL,
+    STATEFUL,
+    STORED,
+    STREAM,
+    TIER,
+    WEB,
+    each,
+    every,
+    fields,
+    kinds,
+    needs,
+    refused,
+    some,
+)
+
+# Parts of a message
+
+
+def _image_url(reading: Reading, where: str, value: Any) -> None:
+    """``"https://…"`` or ``{"url": "data:…"}``."""
+    url = value.get("url") if type(value) is dict else value
+    if type(url) is str and url.startswith("data:"):
+        reading.binary += len(url)
+
+
+IMAGE_URL = Rule("checked", _image_url)
+_FILE = Table({"file_data": BINARY, "file_id": STATEFUL}, plain("filename file_url detail"))
+_AUDIO = some(data=BINARY)
+
+CHAT_PARTS = {
+    **plain("text refusal thinking reasoning reference document_url"),
+    "image_url": some(image_url=IMAGE_URL, file_id=STATEFUL),
+    "video_url": some(video_url=IMAGE_URL),
+    "audio_url": some(audio_url=IMAGE_URL),
+    "input_audio": some(input_audio=_AUDIO),
+    "file": some(file=fields(_FILE), file_id=STATEFUL),
+}
+_CHAT_CONTENT = each(kinds(CHAT_PARTS, what="A part", openly=True), text=True, single=True)
+_CHAT_MESSAGE = some(content=_CHAT_CONTENT, audio=STATEFUL)  # audio: {"id"} of an answer that the provider keeps
+
+# Tools, of chat and of Responses
+
+
+def _container(reading: Reading, where: str, value: Any) -> None:
+    """``"cntr_…"``, or a container to be made: files, skills and domain secrets of the account, a way to the net."""
+    if type(value) is str:
+        reading.capabilities.add(Capability.STATE)
+    elif _CONTAINER.check is not None:
+        _CONTAINER.check(reading, where, value)
+
+
+_NETWORK = kinds({"disabled": PLAIN, "allowlist": WEB}, what="A network policy")
+_CONTAINER = some(file_ids=STATEFUL, skills=STATEFUL, container_id=STATEFUL, network_policy=_NETWORK)
+_SHELL = {"local": PLAIN, "container_auto": every(CODE, _CONTAINER), "container_reference": every(CODE, STATEFUL)}
+_SHELL_ENVIRONMENT = some(environment=kinds(_SHELL, what="An environment"))
+_IMAGE_TOOL = Table(
+    plain("type action background complexity frame_count frame_duration_ms input_fidelity moderation"),
+    plain("output_compression output_format partial_images quality size"),
+    {
+        "model": OTHER_MODEL,
+        "svg": some(model=OTHER_MODEL),
+        "input_image_mask": some(file_id=STATEFUL, image_url=IMAGE_URL),
+    },
+)
+_NAMESPACE = some(tools=each(kinds(plain("function custom"), what="A tool")))
+
+TOOLS: dict[str, Rule] = {
+    **plain("function custom tool_search apply_patch local_shell"),  # the app's own, or without reach
+    "namespace": _NAMESPACE,
+    "shell": _SHELL_ENVIRONMENT,
+    **apply(WEB, "web_search web_search_2025_08_26 web_search_preview web_search_preview_2025_03_11"),
+    **apply(WEB, "x_search live_search browser_search"),  # xAI, Groq
+    "mcp": every(WEB, some(tunnel_id=STATEFUL)),
+    **apply(CODE, "computer computer_use_preview programmatic_tool_calling code_execution"),
+    "code_interpreter": every(CODE, some(container=Rule("checked", _container))),
+    "image_generation": every(needs(Capability.IMAGES), fields(_IMAGE_TOOL)),
+    **apply(STATEFUL, "file_search collections_search"),
+}
+_TOOL = kinds(TOOLS, what="A tool")
+
+_MODERATION = fields(Table({"model": OTHER_MODEL}, plain("policy")))
+_PROMPT_CACHE = fields(Table(plain("mode prewarm ttl"), {"comparison_response_id": STATEFUL}))
+_SAMPLING = plain("temperature top_p presence_penalty frequency_penalty seed stop logit_bias top_logprobs user")
+_ACCOUNT = plain("metadata safety_identifier prompt_cache_key prompt_cache_retention verbosity")
+
+CHAT = Table(
+    _SAMPLING,
+    _ACCOUNT,
+    plain("logprobs response_format tool_choice parallel_tool_calls functions function_call reasoning_effort"),
+    plain("prediction modalities audio"),
+    {
+        "model": MODEL,
+        "messages": each(_CHAT_MESSAGE),
+        "tools": each(_TOOL),
+        "moderation": _MODERATION,
+        "prompt_cache_options": _PROMPT_CACHE,
+        "stream": STREAM,
+        "stream_options": OBJECT,
+    },
+    {"max_tokens": LIMIT, "max_completion_tokens": LIMIT, "n": COUNT, "service_tier": TIER},
+    {"store": STORED},
+    {"web_search_options": WEB},
+)
+
+COMPLETIONS = Table(
+    _SAMPLING,
+    plain("prompt suffix echo logprobs"),
+    {"model": MODEL, "stream": STREAM, "stream_options": OBJECT},
+    {"max_tokens": LIMIT, "n": COUNT, "best_of": COUNT},
+)
+
+# Responses: items of the input, by type
+
+RESPONSE_PARTS = {
+    **plain("input_text output_text refusal text summary_text reasoning_text"),
+    "input_image": some(image_url=IMAGE_URL, file_id=STATEFUL),
+    "computer_screenshot": some(image_url=IMAGE_URL, file_id=STATEFUL),
+    "input_file": some(file_data=BINARY, file_id=STATEFUL),
+    "input_audio": some(input_audio=_AUDIO),
+}
+_CONTENT = each(kinds(RESPONSE_PARTS, what="A part"), text=True, single=True)
+_MESSAGE = some(content=_CONTENT)
+_OUTPUT = some(output=_CONTENT)
+_MORE_TOOLS = some(tools=each(_TOOL))  # tools that come in the conversation are tools
+
+
+def _untyped(reading: Reading, where: str, value: Any) -> None:
+    """A message in short form has a role; what has only an id refers to an item that the provider keeps."""
+    rule = _MESSAGE if "role" in value else STATEFUL
+    if rule.check is not None:
+        rule.check(reading, where, value)
+
+
+def _kept(*inline: str) -> Rule:
+    """An item that is resolved from what the provider keeps, unless one of these fields brings it along."""
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        if not any(value.get(name) for name in inline):
+            reading.capabilities.add(Capability.STATE)
+
+    return Rule("stateful", check)
+
+
+ITEMS: dict[str, Rule] = {
+    "message": _MESSAGE,
+    **plain("function_call custom_tool_call local_shell_call local_shell_call_output apply_patch_call"),
+    **plain("apply_patch_call_output computer_call web_search_call file_search_call tool_search_call"),
+    **plain("compaction compaction_trigger configuration_update shell_call_output"),
+    **apply(_OUTPUT, "function_call_output custom_tool_call_output computer_call_output"),
+    **apply(_MORE_TOOLS, "additional_tools tool_search_output"),
+    "reasoning": _kept("encrypted_content", "content"),
+    "image_generation_call": _kept("result"),
+    "item_reference": STATEFUL,
+    "shell_call": _SHELL_ENVIRONMENT,
+    **apply(CODE, "code_interpreter_call program program_output"),
+    **apply(WEB, "mcp_list_tools mcp_approval_request mcp_approval_response mcp_call"),
+}
+_INPUT = each(kinds(ITEMS, what="An item", absent=Rule("checked", _untyped)), text=True)
+
+_COUNTED = Table(
+    plain("instructions reasoning text tool_choice parallel_tool_calls truncation"),
+    {"model": MODEL, "input": _INPUT, "tools": each(_TOOL)},
+    {"conversation": STATEFUL, "previous_response_id": STATEFUL},
+)
+INPUT_TOKENS = Table(_COUNTED, plain("personality"))
+RESPONSES = Table(
+    _COUNTED,
+    _ACCOUNT,
+    plain("temperature top_p top_logprobs user include context_management image"),
+    {
+        "stream": STREAM,
+        "stream_options": OBJECT,
+        "moderation": _MODERATION,
+        "prompt_cache_options": _PROMPT_CACHE,
+        "access_programs": refused("it asks for a programme of the provider account"),
+    },
+    {"max_output_tokens": LIMIT, "max_tool_calls": LIMIT, "service_tier": TIER},
+    {"prompt": STATEFUL, "background": STATEFUL, "background_options": STATEFUL, "store": STORED},
+)
+
+EMBEDDINGS = Table(plain("input dimensions encoding_format user"), {"model": MODEL})
+MODERATIONS = Table(plain("input"), {"model": MODEL})
+
+
+def _spoken(reading: Reading, where: str, value: Any) -> None:
+    """Speech is priced by the character: exactly these."""
+    if type(value) is not str:
+        raise BadRequest("'input' must be a string.", param=where)
+    reading.characters = len(value)
+
+
+def _speech_events(reading: Reading, where: str, value: Any) -> None:
+    reading.stream = value == "sse"
+
+
+SPEECH = Table(
+    plain("instructions response_format speed voice"),
+    {"model": MODEL, "input": Rule("priced", _spoken), "stream_format": Rule("checked", _speech_events)},
+)
+
+_PICTURE = plain("background output_compression output_format response_format user safety_identifier")
+_PICTURE_PRICE = {
+    "n": COUNT,
+    **apply(Rule("priced"), "size quality partial_images complexity frame_count frame_duration_ms"),
+}
+_SVG = some(model=OTHER_MODEL)
+IMAGES = Table(
+    _PICTURE,
+    plain("prompt style moderation"),
+    _PICTURE_PRICE,
+    {"model": MODEL, "stream": STREAM, "svg": _SVG},
+)
+
+# Forms: values are strings; ``name[]`` and ``name[key]`` count as ``name``.
+
+_FORM = {"model": MODEL, "stream": STREAM}
+IMAGE_EDITS = Table(
+    _PICTURE,
+    plain("prompt input_fidelity"),
+    _PICTURE_PRICE,
+    _FORM,
+    {"svg": refused("in a form its model cannot be checked")},
+)
+IMAGE_VARIATIONS = Table(plain("response_format size user"), {"n": COUNT, "model": MODEL})
+TRANSCRIPTIONS = Table(
+    plain("prompt response_format temperature language languages keywords include timestamp_granularities"),
+    plain("chunking_strategy known_speaker_names known_speaker_references"),
+    _FORM,
+)
+TRANSLATIONS = Table(plain("prompt response_format temperature language"), {"model": MODEL})

@@ -1,0 +1,202 @@
+"""Rules and what they are built with: everything that stands behind a name in a field table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from grants.providers import Capability
+
+from ..exceptions import BadRequest
+from .fields import Kind, Reading, Rule, Table, check_fields
+
+MAX_COUNT = 2**31 - 1
+_DATE = re.compile(r"_20\d{6}$")
+
+# Fields by themselves
+
+
+def needs(*capabilities: Capability, kind: Kind = "hosted") -> Rule:
+    """The field asks for these. ``false`` and ``[]`` ask for nothing (but ``{}`` does: it switches a tool on)."""
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        if value is not False and value != []:
+            reading.capabilities.update(capabilities)
+
+    return Rule(kind, check)
+
+
+STATEFUL = needs(Capability.STATE, kind="stateful")
+WEB = needs(Capability.WEB)
+CODE = needs(Capability.CODE)
+
+
+def refused(why: str) -> Rule:
+    """Known, and never relayed (unless the owner of the key names it among its extra fields)."""
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        if where not in reading.extra:
+            raise BadRequest(f"The field '{where}' is not relayed: {why}.", code="field_not_relayed", param=where)
+
+    return Rule("refused", check)
+
+
+def _model(reading: Reading, where: str, value: Any) -> None:
+    reading.body["model"] = reading.model(where, value, first=True)
+
+
+def _other_model(reading: Reading, where: str, value: Any) -> None:
+    reading.model(where, value)
+
+
+def _limit(reading: Reading, where: str, value: Any) -> None:
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        raise BadRequest(f"'{where}' must be a whole number, not negative.", param=where)
+
+
+def _count(reading: Reading, where: str, value: Any) -> None:
+    if type(value) is not int or not 1 <= value <= MAX_COUNT:
+        raise BadRequest(f"'{where}' must be a whole number of at least 1.", param=where)
+
+
+def _name(reading: Reading, where: str, value: Any) -> None:
+    if type(value) is not str:
+        raise BadRequest(f"'{where}' must be a string.", param=where)
+
+
+def _stream(reading: Reading, where: str, value: Any) -> None:
+    if type(value) is not bool:
+        raise BadRequest(f"'{where}' must be true or false.", param=where)
+    reading.stream = value
+
+
+def _switch(reading: Reading, where: str, value: Any) -> None:
+    if type(value) is not bool:
+        raise BadRequest(f"'{where}' must be true or false.", param=where)
+    if value:
+        reading.capabilities.add(Capability.STATE)
+
+
+def _object(reading: Reading, where: str, value: Any) -> None:
+    if type(value) is not dict:
+        raise BadRequest(f"'{where}' must be an object.", param=where)
+
+
+def _binary(reading: Reading, where: str, value: Any) -> None:
+    """Base64, a URL or a data URL: no text that a model is billed for by the character."""
+    if type(value) is str:
+        reading.binary += len(value)
+
+
+MODEL = Rule("checked", _model)
+OTHER_MODEL = Rule("checked", _other_model)
+LIMIT = Rule("priced", _limit)
+COUNT = Rule("priced", _count)
+TIER = Rule("priced", _name)  # the account's own setting where it is "auto" or absent
+STREAM = Rule("checked", _stream)
+STORED = Rule("stateful", _switch)
+OBJECT = Rule("checked", _object)
+BINARY = Rule("checked", _binary)
+
+
+# Fields of fields
+
+
+def fields(table: Table) -> Rule:
+    """An object whose fields are all known."""
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        _object(reading, where, value)
+        check_fields(reading, table, value, where)
+
+    return Rule("checked", check)
+
+
+def some(**checked: Rule) -> Rule:
+    """An object of which only these fields matter; apps send much else in it."""
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        _object(reading, where, value)
+        for name, rule in checked.items():
+            item = value.get(name)
+            if item is not None and rule.check is not None:
+                rule.check(reading, f"{where}.{name}", item)
+
+    return Rule("checked", check)
+
+
+def each(rule: Rule, *, text: bool = False, single: bool = False) -> Rule:
+    """A list, each item by ``rule``. ``text``: a string will do instead; ``single``: the bare item will do."""
+    inner = rule.check
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        if type(value) is str and text:
+            return
+        if type(value) is dict and single:
+            value = (value,)
+        elif type(value) is not list:
+            raise BadRequest(f"'{where}' must be a list.", param=where)
+        if inner is not None:
+            for item in value:
+                inner(reading, where, item)
+
+    return Rule("checked", check)
+
+
+def kinds(
+    table: Mapping[str, Rule],
+    *,
+    what: str,
+    absent: Rule | None = None,
+    key: str = "type",
+    versioned: bool = False,
+    openly: bool = False,
+) -> Rule:
+    """An object whose ``type`` says what it is, checked by that type's rule; a type in no table is refused.
+
+    ``absent``: the rule where it has no type. ``versioned``: a date at the end of a type is no part of its name.
+    ``openly``: servers of the owner's own may have more types.
+    """
+    lookalikes = _spellings(key)
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        _object(reading, where, value)
+        if not lookalikes.isdisjoint(value):
+            raise BadRequest(f"A field in '{where}' could be taken for '{key}'.", code="unknown_field", param=where)
+        kind = value.get(key)
+        rule = absent if kind is None else None
+        if type(kind) is str:
+            rule = table.get(_DATE.sub("", kind) if versioned else kind)
+        if rule is None and openly and reading.provider.open_fields:
+            return
+        if rule is None:
+            shown = ascii(kind)[:80]
+            raise BadRequest(
+                f"{what} of type {shown} in '{where}' is not known here, so it is not relayed.",
+                code="unknown_field",
+                param=where,
+            )
+        if rule.check is not None:
+            rule.check(reading, where, value)
+
+    return Rule("checked", check)
+
+
+def _spellings(word: str) -> frozenset[str]:
+    """``word`` in every other mix of upper and lower case."""
+    mixes = [""]
+    for letter in word:
+        mixes = [mix + case for mix in mixes for case in (letter.lower(), letter.upper())]
+    return frozenset(mixes) - {word}
+
+
+def every(*rules: Rule) -> Rule:
+    """All of these rules on the same value; the kind is the first one's."""
+    checks = [rule.check for rule in rules if rule.check is not None]
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        for one in checks:
+            one(reading, where, value)
+
+    return Rule(rules[0].kind, check)

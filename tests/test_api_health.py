@@ -1,0 +1,121 @@
+"""Alive, ready, and the keys that verify tokens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import jwt
+import pytest
+from django.contrib.auth.hashers import check_password, make_password
+from django.test import Client
+
+from aipassport import health
+from grants import crypto, tokens
+from grants.models import Actor, Grant, ProviderKey, SigningKey
+from tests.conftest import CANARY
+
+READY = {"database": "ok", "keys": "ok", "migrations": "ok"}
+
+
+def test_alive_needs_no_database() -> None:
+    response = Client().get("/health")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.django_db
+def test_ready_looks_at_the_database_the_keys_and_the_migrations(grant: Grant, by: Actor) -> None:
+    tokens.mint(grant, by=by)
+    response = Client().get("/ready")
+    assert (response.status_code, response.json()) == (200, {"status": "ok", "checks": READY})
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("keys", [[crypto.new_key()], ["short"], []], ids=["another key", "no key of ours", "none"])
+def test_not_ready_where_the_newest_secret_cannot_be_read_and_nothing_is_told_of_it(
+    alice: Any, by: Actor, settings: Any, keys: list[str], caplog: Any
+) -> None:
+    ProviderKey.add(owner=alice, provider="openai", label="Work", secret=CANARY, by=by)
+    settings.AIPASSPORT_ENCRYPTION_KEYS = keys
+    response = Client().get("/ready")
+    assert response.status_code == 503
+    assert response.json() == {"status": "unavailable", "checks": READY | {"keys": "failed"}}
+    assert CANARY not in caplog.text
+    assert not any(key and key in caplog.text for key in keys)
+
+
+@pytest.mark.django_db
+def test_not_ready_where_the_signing_key_cannot_be_read(grant: Grant, by: Actor) -> None:
+    tokens.mint(grant, by=by)
+    SigningKey.objects.update(private_key=crypto.encrypt("no key", context=SigningKey.objects.get().context))
+    assert Client().get("/ready").json()["checks"] == READY | {"keys": "failed"}
+
+
+@pytest.mark.django_db
+def test_not_ready_before_the_last_migration(monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.db.migrations.recorder import MigrationRecorder
+
+    monkeypatch.setattr(health, "_migrated", False)
+    MigrationRecorder.Migration.objects.filter(app="grants").delete()
+    assert Client().get("/ready").json()["checks"] == READY | {"migrations": "failed"}
+
+
+def test_not_ready_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-django forbids the database here: as good as gone."""
+    monkeypatch.setattr(health, "_migrated", True)
+    response = Client().get("/ready")
+    assert response.status_code == 503
+    assert response.json()["checks"]["database"] == "failed"
+
+
+def test_alive_and_ready_are_only_read() -> None:
+    for path in ("/health", "/ready", "/.well-known/jwks.json"):
+        assert Client().post(path).status_code == 405
+
+
+@pytest.mark.django_db
+def test_anybody_verifies_a_token_with_the_published_keys_and_a_retired_one_is_not_published(grant: Grant, by: Actor) -> None:
+    minted = tokens.mint(grant, by=by)
+    published = Client().get("/.well-known/jwks.json").json()
+    key = jwt.PyJWKSet.from_dict(published)[jwt.get_unverified_header(minted.token)["kid"]]
+    claims = jwt.decode(minted.token, key, algorithms=["ES256"], audience="http://testserver/proxy")
+    assert claims["jti"] == minted.jti
+    assert all("d" not in jwk for jwk in published["keys"])
+    SigningKey.objects.get().retire(by)
+    assert Client().get("/.well-known/jwks.json").json() == {"keys": []}
+
+
+def test_passwords_are_hashed_in_djangos_own_format(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["aipassport.hashers.PBKDF2PasswordHasher"]
+    encoded = make_password("correct horse")
+    assert encoded.startswith("pbkdf2_sha256$")
+    assert check_password("correct horse", encoded)
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
+    assert check_password("correct horse", encoded)
+
+
+_UNDER_GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import time, gevent
+from django.conf import settings
+settings.configure(PASSWORD_HASHERS=["aipassport.hashers.PBKDF2PasswordHasher"])
+from django.contrib.auth.hashers import check_password, make_password
+ticks = []
+def tick():
+    while True:
+        ticks.append(time.monotonic()); gevent.sleep(0.005)
+gevent.spawn(tick); gevent.sleep(0.02); ticks.clear()
+began = time.monotonic()
+encoded = make_password("correct horse")
+took = time.monotonic() - began
+assert check_password("correct horse", encoded)
+print(took, max(b - a for a, b in zip(ticks, ticks[1:])))
+"""
+
+
+def test_a_password_hash_does_not_stop_the_other_greenlets() -> None:
+    output = subprocess.run([sys.executable, "-c", _UNDER_GEVENT], capture_output=True, text=True, check=True).stdout
+    took, longest_pause = map(float, output.split())
+    assert longest_pause < took / 2
