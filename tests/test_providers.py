@@ -52,7 +52,7 @@ OPENAI_SHAPED = {
         "",
         "https://api.fireworks.ai/inference/v1/chat/completions",
         "authorization",
-        "accounts/fireworks/models/deepseek-v3",
+        "accounts/fireworks/models/deepseek-v3p2",
     ),
     "perplexity": ("", "https://api.perplexity.ai/chat/completions", "authorization", "sonar"),
     "cerebras": ("", "https://api.cerebras.ai/v1/chat/completions", "authorization", "llama3.1-8b"),
@@ -166,9 +166,8 @@ def test_openai_shaped_chat(alice: Any, provider: str) -> None:
     assert (record.outcome, record.route) == ("ok", "openai.chat")
     assert (record.input_tokens, record.output_tokens) == (100, 50)
     assert not record.estimated
-    priced = provider not in ("custom", "together", "cerebras")
+    assert (record.cost is None) is (provider == "custom")  # the owner's own server: no table knows its price
     assert record.cost is None or record.cost > 0
-    assert record.cost is not None or not priced
 
 
 @pytest.mark.parametrize("provider", NATIVE)

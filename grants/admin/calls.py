@@ -52,7 +52,7 @@ class CallAdmin(DeskAdmin):
 
     @display(description="Outcome", label=OUTCOME_LABELS)
     def shown_outcome(self, call: Call) -> tuple[str, str]:
-        return call.outcome, call.get_outcome_display()
+        return call.outcome, call.get_outcome_display().lower()
 
     @display(description="Tokens in → out")
     def tokens(self, call: Call) -> str:

@@ -49,8 +49,3 @@ def _waiting(user: Any) -> Any:
     """Requests that nobody has decided: superusers see them, others get a link from their app."""
     return Grant.objects.pending().order_by("request_expires_at")[:SHOWN] if user.is_superuser else ()
 
-
-def waiting_badge(request: HttpRequest) -> str:
-    """The number beside *Grants* in the navigation."""
-    count = Grant.objects.pending().count() if request.user.is_superuser else 0  # type: ignore[union-attr]
-    return str(count) if count else ""

@@ -7,11 +7,15 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
+from ..models import Grant
+
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """The theme's ``SIDEBAR["navigation"]``: what this user can open."""
     grants = _item("Grants", "handshake", "grants_grant_changelist")
-    grants["badge"] = "grants.admin.dashboard.waiting_badge"
+    waiting = Grant.objects.pending().count() if request.user.is_superuser else 0  # type: ignore[union-attr]
+    if waiting:
+        grants["badge"] = str(waiting)
     groups = [
         {"items": [_item("Overview", "dashboard", "index")]},
         {

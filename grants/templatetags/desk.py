@@ -36,7 +36,7 @@ def money(nano_dollars: int | None) -> str:
     dollars = nano_dollars / 1e9
     if abs(dollars) >= 1:
         return f"${dollars:,.2f}"
-    text = f"{dollars:.6f}".rstrip("0").rstrip(".")
+    text = f"{dollars:.{4 if dollars >= 0.01 else 6}f}".rstrip("0").rstrip(".")
     return f"${text}" if float(text) else "<$0.000001"
 
 
@@ -52,7 +52,7 @@ def elapsed(microseconds: int | None) -> str:
 
 @register.filter
 def when(moment: dt.datetime | int | str | None) -> str:
-    """A time as ``23 Nov 2025, 21:30``; takes datetimes, the ledger's microseconds and ISO strings."""
+    """A time as ``23 Nov, 21:30`` (with the year where it is another one); takes datetimes, the ledger's microseconds and ISO strings."""
     if not moment:
         return "—"
     if isinstance(moment, int):
@@ -60,7 +60,8 @@ def when(moment: dt.datetime | int | str | None) -> str:
     elif isinstance(moment, str):
         moment = dt.datetime.fromisoformat(moment)
     local = timezone.localtime(moment)
-    return f"{local.day} {local:%b %Y, %H:%M}"
+    year = "" if local.year == timezone.localtime().year else f" {local.year}"
+    return f"{local.day} {local:%b}{year}, {local:%H:%M}"
 
 
 @register.filter
