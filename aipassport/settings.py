@@ -195,6 +195,13 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api",
+    "TAGS": [
+        {"name": "apps", "description": "Ask for a grant, collect tokens, ask about them. No Authorization header."},
+        {"name": "login", "description": "A password becomes owner tokens."},
+        {"name": "grants", "description": "Owners decide, and take back."},
+        {"name": "keys", "description": "What owners can grant with."},
+        {"name": "trail", "description": "What happened."},
+    ],
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # no picture from elsewhere
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -90,6 +90,6 @@ class Consent(View):
         return render(self.request, "consent/ask.html", context, status=status)
 
     def _decided(self, grant: Grant, status: int = 200) -> HttpResponse:
-        mine = grant.owner_id == self.request.user.pk or self.request.user.is_superuser  # type: ignore[union-attr]
+        mine = grant.owner_id == self.request.user.pk or self.request.user.is_superuser
         context = {"grant": grant, "status": str(grant.status), "may_manage": mine and grant.owner_id is not None}
         return render(self.request, "consent/decided.html", context, status=status)

@@ -19,9 +19,8 @@ def seconds_to_wait(request: HttpRequest, username: str) -> int | None:
     Unknown usernames count like known ones, so that the answer tells nothing about them.
     """
     hit = RateWindow.objects.hit
-    return (
-        hit("login", network_of(request), settings.AIPASSPORT_RATES["login"])
-        or hit("login-user", username, settings.AIPASSPORT_RATES["login-user"])
+    return hit("login", network_of(request), settings.AIPASSPORT_RATES["login"]) or hit(
+        "login-user", username, settings.AIPASSPORT_RATES["login-user"]
     )
 
 

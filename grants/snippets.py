@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from django.conf import settings
@@ -81,7 +81,7 @@ def example_model(row: Provider, patterns: Sequence[str], examples: dict[str, tu
     return next(known, None) or named or f"{patterns[0][:-1]}MODEL"
 
 
-def _curl(url: str, token: str, body: dict[str, object] | None = None) -> str:
+def _curl(url: str, token: str, body: Mapping[str, object] | None = None) -> str:
     lines = [f"curl -N {url}", f"  -H 'Authorization: Bearer {token}'"]
     if body is not None:
         lines += ["  -H 'Content-Type: application/json'", f"  -d '{json.dumps(body)}'"]

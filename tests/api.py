@@ -66,7 +66,11 @@ def bearer(token: str) -> Api:
 def ask(**changes: Any) -> dict[str, Any]:
     """The body of a grant request."""
     body = {
-        "app_name": "Notebook", "app_url": "https://notebook.example", "provider": "sandbox",
-        "models": ["sandbox-*"], "capabilities": ["chat", "embeddings"], "reason": "Summaries of my notes",
+        "app_name": "Notebook",
+        "app_url": "https://notebook.example",
+        "provider": "sandbox",
+        "models": ["sandbox-*"],
+        "capabilities": ["chat", "embeddings"],
+        "reason": "Summaries of my notes",
     }
     return body | changes

@@ -83,11 +83,11 @@ def issue(alice: Any, by: Actor, upstream: Any, settings: Any) -> Issue:
 
 
 @pytest.fixture(scope="session")
-def _servers(django_db_setup: Any, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def _servers(django_db_setup: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from .live import server
 
     logs: Path = tmp_path_factory.mktemp("servers")
-    with django_db_blocker.unblock(), server(logs / "1.log") as first, server(logs / "2.log") as second:
+    with server(logs / "1.log") as first, server(logs / "2.log") as second:
         yield first, second
 
 

@@ -78,7 +78,7 @@ class Server:
             try:
                 if requests.get(f"{self.url}/health", timeout=2).status_code == 200:
                     return
-            except requests.ConnectionError:
+            except requests.RequestException:
                 pass
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from base64 import urlsafe_b64encode
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -47,9 +50,13 @@ def test_a_request_is_pending_and_its_secret_is_shown_once_and_stored_hashed() -
     assert answer.headers["Cache-Control"] == "no-store"
     grant = Grant.objects.get()
     assert answer.body == {
-        "id": str(grant.pk), "status": "pending", "request_secret": answer.body["request_secret"],
-        "user_code": grant.user_code, "consent_url": f"http://testserver/consent/{grant.pk}/",
-        "expires_in": 900, "interval": 5,
+        "id": str(grant.pk),
+        "status": "pending",
+        "request_secret": answer.body["request_secret"],
+        "user_code": grant.user_code,
+        "consent_url": f"http://testserver/consent/{grant.pk}/",
+        "expires_in": 900,
+        "interval": 5,
     }
     assert answer.body["request_secret"] not in str(Grant.objects.values().get())
     assert grant.terms == terms(max_requests=100, token_lifetime=600, valid_for=86400)
@@ -134,8 +141,11 @@ def test_after_the_approval_the_secret_collects_tokens_that_the_relay_admits(san
         assert answer.status == 201
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.body == {
-            "token": answer.body["token"], "token_type": "Bearer", "expires_in": 3600,
-            "base_url": "http://testserver/proxy/v1", "grant": str(grant.pk),
+            "token": answer.body["token"],
+            "token_type": "Bearer",
+            "expires_in": 3600,
+            "base_url": "http://testserver/proxy/v1",
+            "grant": str(grant.pk),
         }
         assert policy.read(tokens.verify(answer.body["token"])).grant == grant.pk
     assert AuditEvent.objects.filter(action="token.issued", via="app").count() == 2
@@ -196,7 +206,9 @@ def test_a_rotated_secret_is_worth_nothing(sandbox_key: Any, by: Actor) -> None:
     assert collect(grant, fresh).status == 201
 
 
-@pytest.mark.parametrize("body", [{}, [], "x", 5, {"grant": 5, "request_secret": 5}, {"grant": "x", "request_secret": "x"}])
+@pytest.mark.parametrize(
+    "body", [{}, [], "x", 5, {"grant": 5, "request_secret": 5}, {"grant": "x", "request_secret": "x"}]
+)
 def test_a_malformed_collection_has_the_shape_of_oauth(body: Any) -> None:
     answer = anyone().post("/api/tokens/", body)
     assert answer.status == 400
@@ -219,10 +231,19 @@ def test_introspection_says_what_a_token_may_do_in_both_body_formats(grant: Gran
     assert answer.status == 200
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.body == {
-        "active": True, "iss": "http://testserver", "aud": "http://testserver/proxy",
-        "sub": str(grant.pk), "client_id": str(grant.pk), "jti": minted.jti,
-        "iat": claims.issued_at, "nbf": claims.not_before, "exp": claims.expires_at,
-        "token_type": "Bearer", "scope": "chat", "models": ["sandbox-1"], "provider": "sandbox",
+        "active": True,
+        "iss": "http://testserver",
+        "aud": "http://testserver/proxy",
+        "sub": str(grant.pk),
+        "client_id": str(grant.pk),
+        "jti": minted.jti,
+        "iat": claims.issued_at,
+        "nbf": claims.not_before,
+        "exp": claims.expires_at,
+        "token_type": "Bearer",
+        "scope": "chat",
+        "models": ["sandbox-1"],
+        "provider": "sandbox",
     }
     assert anyone().post("/api/tokens/introspect/", {"token": minted.token}).body == answer.body
 
@@ -242,13 +263,17 @@ def _deactivate(grant: Grant, by: Actor) -> None:
     [
         lambda grant, by: grant.revoke(by),
         lambda grant, by: grant.provider_key.disable(by),
-        lambda grant, by: grant.revoke_token(AuditEvent.objects.exclude(jti="").get().jti, expires_at=grant.expires_at, by=by),
+        lambda grant, by: grant.revoke_token(
+            AuditEvent.objects.exclude(jti="").get().jti, expires_at=grant.expires_at, by=by
+        ),
         _retire,
         _deactivate,
     ],
     ids=["grant revoked", "key disabled", "token revoked", "signing key retired", "owner deactivated"],
 )
-def test_a_token_that_the_relay_would_refuse_is_not_active_and_nothing_is_said_of_it(end: Any, grant: Grant, by: Actor) -> None:
+def test_a_token_that_the_relay_would_refuse_is_not_active_and_nothing_is_said_of_it(
+    end: Any, grant: Grant, by: Actor
+) -> None:
     minted = tokens.mint(grant, by=by)
     assert form("/api/tokens/introspect/", minted.token).body["active"] is True
     end(grant, by)
@@ -306,7 +331,11 @@ def test_a_returned_token_is_refused_at_once_and_its_sisters_live(grant: Grant, 
 def test_endpoints_for_apps_refuse_every_authorization_header(grant: Grant, by: Actor, alice: Any) -> None:
     delegated = bearer(tokens.mint(grant, by=by).token)
     for caller in (delegated, owner(alice), bearer("x")):
-        for path, body in (("/api/grant-requests/", ask()), ("/api/tokens/", {}), ("/api/tokens/revoke/", {"token": "x"})):
+        for path, body in (
+            ("/api/grant-requests/", ask()),
+            ("/api/tokens/", {}),
+            ("/api/tokens/revoke/", {"token": "x"}),
+        ):
             answer = caller.post(path, body)
             assert answer.status == 401
             assert "WWW-Authenticate" in answer.headers
@@ -322,7 +351,9 @@ def narrow_rates(settings: Any) -> None:
 
 
 @pytest.mark.usefixtures("narrow_rates")
-@pytest.mark.parametrize("path", ["/api/grant-requests/", "/api/tokens/", "/api/tokens/introspect/", "/api/tokens/revoke/"])
+@pytest.mark.parametrize(
+    "path", ["/api/grant-requests/", "/api/tokens/", "/api/tokens/introspect/", "/api/tokens/revoke/"]
+)
 def test_public_endpoints_are_throttled_by_address(path: str) -> None:
     for _ in range(2):
         assert anyone().post(path, {}).status == 400
@@ -346,7 +377,9 @@ def test_a_window_that_is_over_begins_again_and_names_nobody() -> None:
     assert RateWindow.objects.get().requests == 1
 
 
-def test_forwarded_addresses_count_only_behind_the_operators_proxy_and_only_its_own(settings: Any, narrow_rates: Any) -> None:
+def test_forwarded_addresses_count_only_behind_the_operators_proxy_and_only_its_own(
+    settings: Any, narrow_rates: Any
+) -> None:
     def post(forwarded: str) -> int:
         return anyone()("POST", "/api/tokens/", {}, **{"X-Forwarded-For": forwarded}).status
 
@@ -357,6 +390,37 @@ def test_forwarded_addresses_count_only_behind_the_operators_proxy_and_only_its_
     assert [post(f"2001:db8:1:2::{n}") for n in range(3)] == [400, 400, 429]
     assert post("2001:db8:1:3::1") == 400
     assert post("nonsense, <script>") == 400
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_throttle_counts_exactly_under_many_callers_at_once() -> None:
+    def hit(_: int) -> int | None:
+        try:
+            return RateWindow.objects.hit("tokens", "192.0.2.1", (25, 60))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        waits = list(pool.map(hit, range(80)))
+    assert waits.count(None) == 25
+    assert RateWindow.objects.get().requests == 80
+
+
+def test_windows_that_are_over_can_be_purged_and_open_ones_stay() -> None:
+    RateWindow.objects.hit("tokens", "192.0.2.1", (25, 60))
+    RateWindow.objects.create(key="old", started_at=int(time.time()) - 90_000, requests=1)
+    assert [window.key for window in RateWindow.objects.stale(time.time())] == ["old"]
+
+
+def test_pages_of_other_origins_read_nothing_unless_the_operator_names_them(settings: Any) -> None:
+    def allowed(origin: str) -> str | None:
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        return Client().options("/api/tokens/", headers=headers).headers.get("Access-Control-Allow-Origin")
+
+    assert allowed("https://app.example") is None
+    settings.CORS_ALLOWED_ORIGINS = ["https://app.example"]
+    assert allowed("https://app.example") == "https://app.example"
+    assert allowed("https://evil.example") is None
 
 
 def test_base_urls_are_what_the_providers_sdks_want() -> None:

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from grants.models import Grant
+from grants.models.grants import GrantQuerySet
 from tests.api import anyone, ask, owner
 
 pytestmark = pytest.mark.django_db
@@ -53,7 +55,14 @@ def test_a_body_that_is_none_is_a_400_as_json(alice: Any, path: str, body: bytes
 def test_a_body_that_is_too_large_or_of_another_type_is_refused(alice: Any, path: str) -> None:
     caller = owner(alice) if path == "/api/grants/" else anyone()
     assert caller.raw(path, b'{"a": "' + b"x" * 1_100_000 + b'"}').status == 413
-    types = ["text/plain", "application/xml", "multipart/form-data; boundary=x", "application/octet-stream", "nonsense", ""]
+    types = [
+        "text/plain",
+        "application/xml",
+        "multipart/form-data; boundary=x",
+        "application/octet-stream",
+        "nonsense",
+        "",
+    ]
     for content_type in types:
         assert caller.raw(path, b"{}", content_type).status == 415
     assert caller.raw(path, b"\x1f\x8b\x08", **{"Content-Encoding": "gzip"}).status == 415
@@ -66,8 +75,14 @@ def test_a_charset_that_is_none_changes_nothing() -> None:
 
 
 def test_an_unknown_field_is_refused_by_name_everywhere(alice: Any, grant: Grant) -> None:
-    for path in ("grants/", f"grants/{grant.pk}/approve/", f"grants/{grant.pk}/deny/", f"grants/{grant.pk}/revoke/",
-                 f"grants/{grant.pk}/rotate-secret/", f"grants/{grant.pk}/tokens/"):
+    for path in (
+        "grants/",
+        f"grants/{grant.pk}/approve/",
+        f"grants/{grant.pk}/deny/",
+        f"grants/{grant.pk}/revoke/",
+        f"grants/{grant.pk}/rotate-secret/",
+        f"grants/{grant.pk}/tokens/",
+    ):
         answer = owner(alice).post(f"/api/{path}", {"surprise": 1})
         if "approve" in path or "deny" in path:
             assert answer.status in (400, 409)
@@ -83,8 +98,17 @@ def test_an_unknown_field_is_refused_by_name_everywhere(alice: Any, grant: Grant
 @pytest.mark.parametrize(
     "path",
     [
-        "/api/", "/api/x", "/api/grants", "/api/grants/x/", "/api/grants/%00/", "/api/grants//", "/api/../admin/",
-        "/api/grants/00000000-0000-0000-0000-000000000000/x/", "/api/tokens", "/api/%ff/", "/api/grants/?/../x",
+        "/api/",
+        "/api/x",
+        "/api/grants",
+        "/api/grants/x/",
+        "/api/grants/%00/",
+        "/api/grants//",
+        "/api/../admin/",
+        "/api/grants/00000000-0000-0000-0000-000000000000/x/",
+        "/api/tokens",
+        "/api/%ff/",
+        "/api/grants/?/../x",
         "/api/grants/00000000-0000-0000-0000-000000000000/tokens/%00/revoke/",
     ],
 )
@@ -103,9 +127,6 @@ def test_an_accept_header_that_names_something_else_changes_nothing(alice: Any, 
 
 
 def test_a_database_that_does_not_answer_is_a_503_as_json(monkeypatch: pytest.MonkeyPatch, alice: Any) -> None:
-    from django.db import OperationalError
-    from grants.models.grants import GrantQuerySet
-
     caller = owner(alice)
 
     def gone(*args: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import jwt
 import pytest
 from django.contrib.auth.hashers import check_password, make_password
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 
 from aipassport import health
@@ -55,8 +56,6 @@ def test_not_ready_where_the_signing_key_cannot_be_read(grant: Grant, by: Actor)
 
 @pytest.mark.django_db
 def test_not_ready_before_the_last_migration(monkeypatch: pytest.MonkeyPatch) -> None:
-    from django.db.migrations.recorder import MigrationRecorder
-
     monkeypatch.setattr(health, "_migrated", False)
     MigrationRecorder.Migration.objects.filter(app="grants").delete()
     assert Client().get("/ready").json()["checks"] == READY | {"migrations": "failed"}
@@ -76,7 +75,9 @@ def test_alive_and_ready_are_only_read() -> None:
 
 
 @pytest.mark.django_db
-def test_anybody_verifies_a_token_with_the_published_keys_and_a_retired_one_is_not_published(grant: Grant, by: Actor) -> None:
+def test_anybody_verifies_a_token_with_the_published_keys_and_a_retired_one_is_not_published(
+    grant: Grant, by: Actor
+) -> None:
     minted = tokens.mint(grant, by=by)
     published = Client().get("/.well-known/jwks.json").json()
     key = jwt.PyJWKSet.from_dict(published)[jwt.get_unverified_header(minted.token)["kid"]]

@@ -16,7 +16,8 @@ from django.utils import timezone
 from grants import policy, tokens
 from grants.clock import microseconds
 from grants.models import Actor, Allowance, AuditEvent, Call, Grant, ProviderKey
-from tests.api import Api, Answer, anyone, ask, owner
+from grants.models.requesting import MAX_WRONG_CODES
+from tests.api import Answer, Api, anyone, ask, owner
 from tests.conftest import CANARY, PASSWORD, terms
 
 pytestmark = pytest.mark.django_db
@@ -182,14 +183,24 @@ def test_an_approval_narrows_what_it_names_and_keeps_what_it_does_not(
     alice: Any, sandbox_key: ProviderKey, pending: Grant
 ) -> None:
     body = {
-        "provider_key": str(sandbox_key.pk), "models": ["sandbox-1"], "capabilities": ["chat"],
-        "expires_in": 60, "max_requests": 3, "max_concurrency": 1, "token_lifetime": 120,
+        "provider_key": str(sandbox_key.pk),
+        "models": ["sandbox-1"],
+        "capabilities": ["chat"],
+        "expires_in": 60,
+        "max_requests": 3,
+        "max_concurrency": 1,
+        "token_lifetime": 120,
     }
     answer = owner(alice).post(f"/api/grants/{pending.pk}/approve/", body)
     assert answer.status == 200
     pending.refresh_from_db()
     assert pending.terms == terms(
-        models=("sandbox-1",), capabilities=("chat",), valid_for=60, max_requests=3, max_concurrency=1, token_lifetime=120
+        models=("sandbox-1",),
+        capabilities=("chat",),
+        valid_for=60,
+        max_requests=3,
+        max_concurrency=1,
+        token_lifetime=120,
     )
     assert pending.approved_at is not None
     assert pending.expires_at == pending.approved_at + timedelta(seconds=60)
@@ -198,9 +209,15 @@ def test_an_approval_narrows_what_it_names_and_keeps_what_it_does_not(
 @pytest.mark.parametrize(
     "wider",
     [
-        {"models": ["*"]}, {"models": ["sandbox-*", "gpt-4o"]}, {"max_requests": 101}, {"max_requests": None},
-        {"token_lifetime": 7200}, {"allowed_origins": ["https://evil.example"]}, {"capabilities": ["chat", "web"]},
-        {"app_name": "Another"}, {"owner": 1},
+        {"models": ["*"]},
+        {"models": ["sandbox-*", "gpt-4o"]},
+        {"max_requests": 101},
+        {"max_requests": None},
+        {"token_lifetime": 7200},
+        {"allowed_origins": ["https://evil.example"]},
+        {"capabilities": ["chat", "web"]},
+        {"app_name": "Another"},
+        {"owner": 1},
     ],
 )
 def test_an_approval_never_widens(alice: Any, sandbox_key: ProviderKey, pending: Grant, wider: Any) -> None:
@@ -226,10 +243,18 @@ def test_an_approval_with_anothers_key_or_of_another_provider_is_refused(
 
 def test_a_user_code_that_is_given_must_be_the_requests(alice: Any, sandbox_key: ProviderKey, pending: Grant) -> None:
     path, key = f"/api/grants/{pending.pk}/approve/", str(sandbox_key.pk)
-    wrong = owner(alice).post(path, {"provider_key": key, "user_code": "BBBB-BBBB"})
+    wrong = owner(alice).post(path, {"provider_key": key, "user_code": "AAAA-AAAA"})
     assert list(wrong.body["error"]["fields"]) == ["user_code"]
     typed = pending.user_code.lower().replace("-", " ")
     assert owner(alice).post(path, {"provider_key": key, "user_code": typed}).status == 200
+
+
+def test_a_user_code_cannot_be_guessed(alice: Any, sandbox_key: ProviderKey, pending: Grant) -> None:
+    path, key = f"/api/grants/{pending.pk}/approve/", str(sandbox_key.pk)
+    for _ in range(MAX_WRONG_CODES):
+        assert owner(alice).post(path, {"provider_key": key, "user_code": "AAAA-AAAA"}).status == 400
+    right = owner(alice).post(path, {"provider_key": key, "user_code": pending.user_code})
+    assert code(right) == (409, "not_pending")
 
 
 def test_the_user_code_is_not_in_the_answer_it_is_read_off_the_app(alice: Any, pending: Grant) -> None:
@@ -325,7 +350,9 @@ def test_a_revoked_grant_admits_nothing_and_revoking_it_again_is_no_error(alice:
         ("POST", "rotate-secret/", {}),
     ],
 )
-def test_what_needs_a_live_grant_says_in_which_state_it_is(alice: Any, grant: Grant, by: Actor, method: str, path: str, body: Any) -> None:
+def test_what_needs_a_live_grant_says_in_which_state_it_is(
+    alice: Any, grant: Grant, by: Actor, method: str, path: str, body: Any
+) -> None:
     grant.revoke(by)
     assert code(owner(alice)(method, f"/api/grants/{grant.pk}/{path}", body)) == (409, "grant_revoked")
 
@@ -383,7 +410,9 @@ def test_one_token_is_taken_back_by_its_jti(alice: Any, grant: Grant, by: Actor)
     with pytest.raises(policy.Denied):
         policy.read(tokens.verify(mine.token))
     assert policy.read(tokens.verify(other.token))
-    listed = {row["jti"]: row["revoked_at"] for row in owner(alice).get(f"/api/grants/{grant.pk}/tokens/").body["results"]}
+    listed = {
+        row["jti"]: row["revoked_at"] for row in owner(alice).get(f"/api/grants/{grant.pk}/tokens/").body["results"]
+    }
     assert listed[mine.jti] is not None
     assert listed[other.jti] is None
     assert owner(alice).post(f"/api/grants/{grant.pk}/tokens/{'0' * 32}/revoke/").status == 404
@@ -399,8 +428,19 @@ def calls(grant: Grant) -> list[Call]:
     rows = [
         Call(id=uuid.UUID(int=1), model="sandbox-1", stream=False, counted=1, day=20261123, started_at=now, **common),
         Call(
-            id=uuid.UUID(int=2), model="sandbox-2", stream=True, counted=1, day=20261123, started_at=now, finished_at=now + 1500,
-            outcome="ok", status=200, input_tokens=3, output_tokens=4, cost=5, **common,
+            id=uuid.UUID(int=2),
+            model="sandbox-2",
+            stream=True,
+            counted=1,
+            day=20261123,
+            started_at=now,
+            finished_at=now + 1500,
+            outcome="ok",
+            status=200,
+            input_tokens=3,
+            output_tokens=4,
+            cost=5,
+            **common,
         ),
     ]
     return Call.objects.bulk_create(rows)
@@ -410,13 +450,30 @@ def test_the_ledger_is_read_newest_first_and_filtered(alice: Any, calls: list[Ca
     rows = owner(alice).get("/api/calls/").body["results"]
     assert [row["outcome"] for row in rows] == ["ok", "open"]
     assert rows[0] | {"id": "", "started_at": "", "finished_at": ""} == {
-        "id": "", "grant": str(grant.pk), "jti": "0" * 32, "route": "openai.chat", "model": "sandbox-2",
-        "stream": True, "outcome": "ok", "status": 200, "started_at": "", "finished_at": "", "first_byte_us": None,
-        "duration_us": 1500, "input_tokens": 3, "output_tokens": 4, "cached_tokens": None, "cost": 5, "estimated": False,
+        "id": "",
+        "grant": str(grant.pk),
+        "jti": "0" * 32,
+        "route": "openai.chat",
+        "model": "sandbox-2",
+        "stream": True,
+        "outcome": "ok",
+        "status": 200,
+        "started_at": "",
+        "finished_at": "",
+        "first_byte_us": None,
+        "duration_us": 1500,
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "cached_tokens": None,
+        "cost": 5,
+        "estimated": False,
     }
     assert abs(datetime.fromisoformat(rows[0]["started_at"]) - timezone.now()) < timedelta(minutes=1)
     for query, count in (
-        ("outcome=ok", 1), ("model=sandbox-1", 1), (f"grant={grant.pk}", 2), (f"grant={uuid.uuid4()}", 0),
+        ("outcome=ok", 1),
+        ("model=sandbox-1", 1),
+        (f"grant={grant.pk}", 2),
+        (f"grant={uuid.uuid4()}", 0),
         ("outcome=open&model=sandbox-2", 0),
     ):
         assert len(owner(alice).get(f"/api/calls/?{query}").body["results"]) == count
@@ -435,8 +492,19 @@ def test_events_are_filtered_by_action_and_grant(alice: Any, grant: Grant, by: A
 @pytest.mark.parametrize(
     "query",
     [
-        "cursor=x", "cursor=", "cursor=cD1hYmM=", "cursor=cD0lMDA=", "cursor=cj14", "cursor=%00", "cursor=bz0xMDAwMDA5OTk5OTk=&cursor=x",
-        "page_size=0", "page_size=x", "page_size=201", "page_size=1e3", "unknown=1", "grant=x&action=x&outcome=x",
+        "cursor=x",
+        "cursor=",
+        "cursor=cD1hYmM=",
+        "cursor=cD0lMDA=",
+        "cursor=cj14",
+        "cursor=%00",
+        "cursor=bz0xMDAwMDA5OTk5OTk=&cursor=x",
+        "page_size=0",
+        "page_size=x",
+        "page_size=201",
+        "page_size=1e3",
+        "unknown=1",
+        "grant=x&action=x&outcome=x",
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused(alice: Any, grant: Grant, path: str, query: str) -> None:

@@ -58,7 +58,11 @@ def path_of(name: str, grant: Grant, jti: str = "0" * 32) -> str:
 
 def forged(alice: Any, **changes: Any) -> str:
     """An owner's token with ``changes``, signed with the right key; ``None`` leaves a claim out."""
-    claims = {"iss": "http://testserver", "aud": "http://testserver/api"} | OwnerAccessToken.for_user(alice).payload | changes
+    claims = (
+        {"iss": "http://testserver", "aud": "http://testserver/api"}
+        | OwnerAccessToken.for_user(alice).payload
+        | changes
+    )
     claims = {name: value for name, value in claims.items() if value is not None}
     return jwt.encode(claims, settings.SIMPLE_JWT["SIGNING_KEY"], "HS256")
 
@@ -119,8 +123,14 @@ REFUSED: dict[str, tuple[Caller, int]] = {
     "token without a type": (lambda alice, grant: bearer(forged(alice, token_type=None)), 401),
     "token of nobody": (lambda alice, grant: bearer(forged(alice, user_id="4711")), 401),
     "token without a user": (lambda alice, grant: bearer(forged(alice, user_id=None)), 401),
-    "unsigned token": (lambda alice, grant: bearer(jwt.encode(OwnerAccessToken.for_user(alice).payload, "", "none")), 401),
-    "token under another key": (lambda alice, grant: bearer(jwt.encode(OwnerAccessToken.for_user(alice).payload, "k" * 32)), 401),
+    "unsigned token": (
+        lambda alice, grant: bearer(jwt.encode(OwnerAccessToken.for_user(alice).payload, "", "none")),
+        401,
+    ),
+    "token under another key": (
+        lambda alice, grant: bearer(jwt.encode(OwnerAccessToken.for_user(alice).payload, "k" * 32)),
+        401,
+    ),
     "expired token": (expired_token, 401),
     "token of an inactive owner": (inactive_token, 401),
     "session of an inactive owner": (inactive_session, 401),
@@ -187,8 +197,10 @@ def of_bob(name: str, method: str, bob: Any, grant: Grant, bobs_key: ProviderKey
     return owner(bob)(method, path_of(name, grant, jti), body if method != "GET" else None).status
 
 
-@pytest.mark.parametrize(("name", "method"), [(n, m) for n, m in OF_OWNERS if "<uuid:pk>" in str(
-    next(p.pattern for p in urlpatterns if p.name == n))])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(n, m) for n, m in OF_OWNERS if "<uuid:pk>" in str(next(p.pattern for p in urlpatterns if p.name == n))],
+)
 @pytest.mark.parametrize("state", ["approved", "denied", "revoked", "taken"])
 def test_owner_b_gets_404_on_everything_of_owner_as(
     name: str, method: str, state: str, alice: Any, bob: Any, grant: Grant, sandbox_key: ProviderKey, by: Actor
@@ -206,7 +218,9 @@ def test_owner_b_gets_404_on_everything_of_owner_as(
     assert not RevokedToken.objects.exists()
 
 
-def test_a_token_of_another_grant_cannot_be_revoked_through_ones_own(alice: Any, bob: Any, grant: Grant, by: Actor) -> None:
+def test_a_token_of_another_grant_cannot_be_revoked_through_ones_own(
+    alice: Any, bob: Any, grant: Grant, by: Actor
+) -> None:
     bobs_key = ProviderKey.add(owner=bob, provider="sandbox", label="Bob's", secret="", by=Actor("api", bob))
     bobs = Grant.issue(key=bobs_key, terms=terms(), app_name="App", by=Actor("api", bob))
     jti = tokens.mint(grant, by=by).jti

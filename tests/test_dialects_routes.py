@@ -21,7 +21,12 @@ GEMINI = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
 
 
 def request(
-    method: str, path: str, body: Any = None, *, query: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    query: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Inbound:
     return Inbound(
         method,
@@ -163,6 +168,7 @@ def test_one_model_is_checked_like_any_other(
 
 
 AZURE = {"api-version": "2024-10-21"}
+PREVIEW = {"api-version": "preview"}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,7 @@ AZURE = {"api-version": "2024-10-21"}
         ("/openai/deployments/dep/embeddings", AZURE, {"input": "x"}, None, AZURE),
         ("/openai/responses", AZURE, {"model": "dep", "input": "x"}, None, AZURE),
         ("/openai/v1/responses", {}, {"model": "dep", "input": "x"}, None, {}),
-        ("/openai/v1/responses", {"api-version": "preview"}, {"model": "dep", "input": "x"}, None, {"api-version": "preview"}),
+        ("/openai/v1/responses", PREVIEW, {"model": "dep", "input": "x"}, None, PREVIEW),
         ("/v1/responses", {}, {"model": "dep", "input": "x"}, "/openai/v1/responses", {}),
     ],
 )

@@ -47,7 +47,10 @@ def test_the_schema_is_valid_and_made_without_a_warning(capsys: Any) -> None:
 
 
 def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
-    described = {resolve(path.format(id="0" * 8 + "-0000-0000-0000-" + "0" * 12, jti="0" * 32)).url_name for path in document["paths"]}
+    described = {
+        resolve(path.format(id="0" * 8 + "-0000-0000-0000-" + "0" * 12, jti="0" * 32)).url_name
+        for path in document["paths"]
+    }
     assert described == {pattern.name for pattern in urlpatterns} - UNDESCRIBED
 
 
@@ -109,7 +112,11 @@ def world(connected: None, alice: Any, sandbox_key: ProviderKey, by: Actor, sett
     dead = Grant.issue(key=sandbox_key, terms=terms(), app_name="Dead", by=by)
     dead.revoke(by)
     asked, _ = Grant.request(provider="sandbox", terms=terms(), app_name="Asked", by=Actor("app"))
-    return {"grants": [str(live.pk), str(dead.pk), str(asked.pk)], "key": str(sandbox_key.pk), "headers": owner(alice).headers}
+    return {
+        "grants": [str(live.pk), str(dead.pk), str(asked.pk)],
+        "key": str(sandbox_key.pk),
+        "headers": owner(alice).headers,
+    }
 
 
 def aimed(case: Any, world: dict[str, Any]) -> Any:
@@ -148,7 +155,11 @@ OPERATIONS = [
     ("GET", "/api/events/"),
 ]
 BOUNDED = settings(
-    max_examples=12, derandomize=True, database=None, deadline=None, phases=[Phase.explicit, Phase.generate],
+    max_examples=12,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 

@@ -10,10 +10,12 @@ Two differences, and nothing else:
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.db.backends.sqlite3 import base
@@ -45,6 +47,12 @@ def wait_for_lock(execute: Callable[..., Any], sql: Any, params: Any, many: bool
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_BUSY_RECOVERY)
 
 
+def _create_private(path: Any) -> None:
+    """A new database file is its owner's alone to read; SQLite gives its companions the same mode."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,6 +68,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 return self._pool.pop()
             except IndexError:
                 pass
+            _create_private(self.settings_dict["NAME"])
         connection = super().get_new_connection(conn_params)
         connection.execute("PRAGMA busy_timeout = 0")
         return connection

@@ -32,7 +32,6 @@ class AuditEventAdmin(DeskAdmin):
     list_display_links = ("time",)
     paginator = InfinitePaginator
     list_fullwidth = True
-    fields = ("time", "event", "actor", "via", "address", "app", "key", "jti", "detail")
 
     def rows(self, user: Any) -> QuerySet[Any]:
         return AuditEvent.objects.visible_to(user)
@@ -62,3 +61,19 @@ class AuditEventAdmin(DeskAdmin):
     @display(description="Token")
     def more(self, event: AuditEvent) -> str:
         return f"{event.jti[:8]}…" if event.jti else "—"
+
+    def facts(self, event: AuditEvent) -> dict[str, dict[str, Any]]:
+        said = {name.replace("_", " ").capitalize(): _text(value) for name, value in event.detail.items()}
+        return {
+            "The event": {
+                "Event": event.action, "Time": when(event.at), "Who": event.actor, "Via": event.via,
+                "From": event.address or "—", "Grant": self.app(event), "Key": self.key(event),
+                "Token": event.jti or "—",
+            },
+        } | ({"What it said": said} if said else {})
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "—"
+    return "—" if value is None or value == "" else str(value)

@@ -23,11 +23,11 @@ Act = Callable[[Actor], bool]
 
 def is_owner(request: HttpRequest) -> bool:
     """Whoever may sign in to the desk is an owner; which rows are theirs is decided row by row."""
-    return request.user.is_active and request.user.is_staff  # type: ignore[union-attr]
+    return request.user.is_active and request.user.is_staff
 
 
 def is_superuser(request: HttpRequest) -> bool:
-    return is_owner(request) and request.user.is_superuser  # type: ignore[union-attr]
+    return is_owner(request) and request.user.is_superuser
 
 
 def by(request: HttpRequest) -> Actor:
@@ -47,6 +47,7 @@ class DeskAdmin(ModelAdmin):
     list_per_page = 50
     detail_pages: tuple[str, ...] = ()
     list_pages: tuple[str, ...] = ()
+    trail = ""  # the audit list's filter for rows of this model
 
     def rows(self, user: Any) -> QuerySet[Any]:
         raise NotImplementedError
@@ -109,16 +110,33 @@ class DeskAdmin(ModelAdmin):
     def url(self, name: str, *args: Any) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}", args=args)
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """One row to read: :meth:`facts`."""
+        obj = self.find(request, object_id)
+        return self.render(request, "desk/facts.html", obj, title=str(obj), groups=self.facts(obj),
+                           actions_detail=self.buttons(obj))
+
+    def facts(self, obj: Any) -> dict[str, dict[str, Any]]:
+        """Heading → label → value, for those models that have no page of their own."""
+        raise NotImplementedError
+
+    def buttons(self, obj: Any) -> list[dict[str, Any]]:
+        """Links in the header of the row's page, see :func:`header_button`."""
+        return []
+
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """The audit trail is the history."""
-        self.find(request, object_id)
-        return redirect("admin:grants_auditevent_changelist")
+        obj = self.find(request, object_id)
+        query = f"?{self.trail}={obj.pk}" if self.trail else ""
+        return redirect(reverse("admin:grants_auditevent_changelist") + query)
 
     def render(
         self, request: HttpRequest, template: str, obj: Model | None = None, **context: Any
     ) -> TemplateResponse:
         """A page of our own inside the theme."""
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         shown = self.admin_site.each_context(request) | {"opts": self.opts, "original": obj, "object": obj} | context
         return TemplateResponse(request, template, shown)
 
@@ -152,8 +170,8 @@ def header_button(title: str, path: str, icon: str, variant: str = "default", **
     return {"title": title, "path": path, "icon": icon, "variant": variant, "attrs": attrs}
 
 
-def with_buttons(response: Any, place: str, *buttons: dict[str, Any]) -> Any:
-    """A page of the theme's own with our links in its header (``place``: ``actions_list`` or ``actions_detail``)."""
+def with_buttons(response: Any, *buttons: dict[str, Any]) -> Any:
+    """A list of the theme's own with our links in its header."""
     if isinstance(response, TemplateResponse) and response.context_data is not None:
-        response.context_data[place] = list(buttons)
+        response.context_data["actions_list"] = list(buttons)
     return response

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.utils.html import format_html
 from django.urls import reverse
+from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
@@ -23,17 +23,13 @@ OUTCOME_LABELS = dict.fromkeys(Call.Outcome.values, "warning") | {
 
 @admin.register(Call)
 class CallAdmin(DeskAdmin):
-    list_display = ("time", "app", "shown_model", "route", "shown_outcome", "status", "tokens", "shown_cost", "duration")
+    list_display = (
+        "time", "app", "shown_model", "route", "shown_outcome", "status", "tokens", "shown_cost", "duration"
+    )
     list_filter = (OwnGrantFilter, OutcomeFilter, RouteFilter, DayFilter)
     list_select_related = ("grant",)
     paginator = InfinitePaginator  # a ledger grows: nothing counts it
     list_fullwidth = True
-    fieldsets = (
-        (None, {"fields": ("id", "app", "time", "shown_outcome", "status", "route", "shown_model", "stream")}),
-        ("Usage", {"fields": ("tokens", "shown_cached", "shown_cost", "estimated", "duration", "first_byte")}),
-        ("Credential", {"fields": ("jti", "kid")}),
-    )
-
     def rows(self, user: Any) -> QuerySet[Any]:
         return Call.objects.visible_to(user)
 
@@ -60,10 +56,6 @@ class CallAdmin(DeskAdmin):
             return "—"
         return f"{number(call.input_tokens)} → {number(call.output_tokens)}"
 
-    @display(description="Cached tokens")
-    def shown_cached(self, call: Call) -> str:
-        return number(call.cached_tokens)
-
     @display(description="Cost")
     def shown_cost(self, call: Call) -> str:
         return f"≈ {money(call.cost)}" if call.estimated and call.cost is not None else money(call.cost)
@@ -72,6 +64,18 @@ class CallAdmin(DeskAdmin):
     def duration(self, call: Call) -> str:
         return elapsed(call.duration_us)
 
-    @display(description="First byte after")
-    def first_byte(self, call: Call) -> str:
-        return elapsed(call.first_byte_us)
+    def facts(self, call: Call) -> dict[str, dict[str, Any]]:
+        return {
+            "The call": {
+                "Grant": self.app(call), "Time": when(call.started_at), "Outcome": call.get_outcome_display().lower(),
+                "Provider’s status": call.status or "—", "Route": call.route, "Model": call.model or "—",
+                "Streamed": "yes" if call.stream else "no", "Request id": call.pk,
+            },
+            "Usage": {
+                "Tokens in → out": self.tokens(call), "Of them cached": number(call.cached_tokens),
+                "Cost": self.shown_cost(call) + (" (estimated)" if call.estimated else ""),
+                "First byte after": elapsed(call.first_byte_us), "Took": self.duration(call),
+                "Counted": "yes" if call.counted else "no",
+            },
+            "Credential": {"Token": call.jti, "Signing key": call.kid},
+        }

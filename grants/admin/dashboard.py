@@ -27,7 +27,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "grants": live.select_related("allowance", "provider_key").order_by("expires_at")[:SHOWN],
         "counters": _counters(user),
         "keys_count": keys.aggregate(on=Count("pk", filter=Q(disabled_at=None)), off=Count("disabled_at")),
-        "troubled": keys.enabled().exclude(last_error="").order_by("-last_error_at")[:SHOWN],
+        "troubled": keys.enabled().failing().order_by("-last_error_at")[:SHOWN],
         "waiting": _waiting(user),
         "calls": Call.objects.visible_to(user).select_related("grant")[:SHOWN],
         "events": AuditEvent.objects.visible_to(user).select_related("grant", "provider_key")[:SHOWN],

@@ -129,7 +129,7 @@ class DayFilter(DropdownFilter):
     days = {"today": 0, "yesterday": 1, "week": 6, "month": 29}
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("today", "Today"), ("yesterday", "Since yesterday"), ("week", "Last 7 days"), ("month", "Last 30 days")]
+        return [("today", "Today"), ("yesterday", "Since yesterday"), ("week", "7 days"), ("month", "30 days")]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() not in self.days:

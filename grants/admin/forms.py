@@ -32,7 +32,10 @@ class Names(forms.CharField):
         super().__init__(**{"widget": forms.Textarea(attrs)} | kwargs)
 
     def to_python(self, value: Any) -> Any:
-        return tuple(dict.fromkeys(name for name in re.split(r"[\s,]+", super().to_python(value)) if name))
+        return tuple(dict.fromkeys(name for name in re.split(r"[\s,]+", super().to_python(value) or "") if name))
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return tuple(initial or ()) != self.to_python(data)
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(value) if isinstance(value, list | tuple) else value
@@ -74,7 +77,9 @@ class DeskForm(forms.Form):
 
 
 class KeyForm(DeskForm):
-    provider = forms.ChoiceField(choices=[("", "Choose a provider…"), *((row.id, row.label) for row in PROVIDERS.values())])
+    provider = forms.ChoiceField(
+        choices=[("", "Choose a provider…"), *((row.id, row.label) for row in PROVIDERS.values())]
+    )
     label = forms.CharField(max_length=100, help_text="How you will recognise it, such as “Team account”.")
     secret = forms.CharField(
         label="API key", required=False, strip=True,
@@ -123,7 +128,7 @@ class TermsForm(DeskForm):
 
     models = Names(
         rows=3, placeholder="gpt-4o-mini\nclaude-*",
-        help_text="One a line, or with commas. A star at the end stands for anything that follows; * alone is every model.",
+        help_text="One a line, or with commas. A star at the end stands for anything; * alone is every model.",
     )
     capabilities = forms.MultipleChoiceField(choices=capability_choices(), widget=forms.CheckboxSelectMultiple)
     expiry = forms.ChoiceField(label="The grant ends")
@@ -141,7 +146,7 @@ class TermsForm(DeskForm):
     )
     allowed_origins = Names(
         label="Web origins", required=False, placeholder="https://app.example",
-        help_text="Web pages that may use the grant from a browser. Empty: none may; servers and scripts are not affected.",
+        help_text="Web pages that may use it from a browser. Empty: none may; servers and scripts are not affected.",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -175,7 +180,9 @@ class TermsForm(DeskForm):
 
 class IssueForm(TermsForm):
     provider_key = forms.ModelChoiceField(ProviderKey.objects.none(), label="Provider key", empty_label=None)
-    app_name = forms.CharField(label="App", max_length=100, widget=forms.TextInput({"placeholder": "Notebook assistant"}))
+    app_name = forms.CharField(
+        label="App", max_length=100, widget=forms.TextInput({"placeholder": "Notebook assistant"})
+    )
     app_url = forms.CharField(
         label="App URL", max_length=300, required=False, widget=forms.TextInput({"placeholder": "https://app.example"})
     )
@@ -259,9 +266,9 @@ class TokenForm(DeskForm):
     models = Names(label="Models", required=False, rows=3)
     capabilities = forms.MultipleChoiceField(widget=forms.CheckboxSelectMultiple)
 
-    def __init__(self, *args: Any, grant: Grant, **kwargs: Any) -> None:
+    def __init__(self, data: Any = None, *, grant: Grant) -> None:
         initial = {"models": grant.models, "capabilities": grant.capabilities, "lifetime": grant.token_lifetime}
-        super().__init__(*args, initial=initial, **kwargs)
+        super().__init__(data, initial=initial)
         self.fields["capabilities"].choices = capability_choices(grant.capabilities)  # type: ignore[attr-defined]
         lives = duration_choices(LIFETIMES, also=grant.token_lifetime, most=grant.token_lifetime)
         self.fields["lifetime"].choices = lives  # type: ignore[attr-defined]

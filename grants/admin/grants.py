@@ -33,6 +33,7 @@ class GrantAdmin(DeskAdmin):
     search_fields = ("app_name",)
     list_select_related = ("allowance", "provider_key", "owner")
     actions = ("revoke_selected",)
+    trail = "grant"
     detail_pages = ("terms", "revoke", "token", "revoke_token", "rotate_secret")
 
     def rows(self, user: Any) -> QuerySet[Any]:
@@ -47,7 +48,7 @@ class GrantAdmin(DeskAdmin):
     # The list
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
-        owner = ("owner",) if request.user.is_superuser else ()  # type: ignore[union-attr]
+        owner = ("owner",) if request.user.is_superuser else ()
         return self.list_display[:2] + owner + self.list_display[2:]
 
     @display(description="App", ordering="app_name")
@@ -101,7 +102,7 @@ class GrantAdmin(DeskAdmin):
         if form.is_valid():
             grant = form.issue(by(request))
             if grant is not None:
-                messages.success(request, f"{grant.app_name} may use {grant.provider_key} until {when(grant.expires_at)}.")
+                messages.success(request, f"{grant} is granted until {when(grant.expires_at)}.")
                 return redirect(self.url("token" if "_token" in request.POST else "change", grant.pk))
         return self.render(request, "desk/grant_issue.html", title="Issue a grant", form=form)
 
@@ -139,8 +140,9 @@ class GrantAdmin(DeskAdmin):
         shown = []
         for event in grant.issued_tokens()[:SHOWN]:
             ends = dt.datetime.fromisoformat(event.detail["expires_at"])
-            live = not event.revoked_at and ends > now and grant.status == Grant.Status.APPROVED
-            shown.append({"event": event, "ends": ends, "over": ends <= now, "live": live,
+            revoked_at = getattr(event, "revoked_at")  # noqa: B009  an annotation
+            live = not revoked_at and ends > now and grant.status == Grant.Status.APPROVED
+            shown.append({"event": event, "ends": ends, "revoked_at": revoked_at, "live": live,
                           "models": event.detail.get("models"), "scope": event.detail.get("scope", "").split()})
         return shown
 
@@ -174,7 +176,7 @@ class GrantAdmin(DeskAdmin):
             request, grant, grant.revoke, title=f"Revoke {grant.app_name}?", button="Revoke this grant",
             sentences=("The next call is refused, on every server. Open streams are cut within about a second.",
                        "This cannot be taken back: the app needs a new grant."),
-            done=f"Revoked. {grant.app_name} cannot make calls any more.", late="Nothing to revoke: it is not in force.",
+            done=f"Revoked. {grant.app_name} cannot make calls any more.", late="It is not in force.",
         )
 
     # Tokens and the app's secret
@@ -198,7 +200,7 @@ class GrantAdmin(DeskAdmin):
 
     def revoke_token_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         grant = self.find(request, object_id)
-        jti = (request.POST if request.method == "POST" else request.GET).get("jti", "")
+        jti = request.GET.get("jti", "")
         event = grant.issued_tokens().filter(jti=jti).first() if jti.isalnum() else None
         if event is None:
             raise Http404("No such token.")

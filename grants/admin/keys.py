@@ -24,6 +24,7 @@ class ProviderKeyAdmin(DeskAdmin):
     search_fields = ("label",)
     list_select_related = ("owner",)
     actions = ("disable_selected", "enable_selected")
+    trail = "key"
     detail_pages = ("edit", "disable", "enable")
 
     def rows(self, user: Any) -> QuerySet[Any]:
@@ -35,7 +36,7 @@ class ProviderKeyAdmin(DeskAdmin):
     # The list
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
-        owner = ("owner",) if request.user.is_superuser else ()  # type: ignore[union-attr]
+        owner = ("owner",) if request.user.is_superuser else ()
         return self.list_display[:3] + owner + self.list_display[3:]
 
     @display(description="Key", ordering="label")

@@ -13,10 +13,10 @@ from ..models import Grant
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """The theme's ``SIDEBAR["navigation"]``: what this user can open."""
     grants = _item("Grants", "handshake", "grants_grant_changelist")
-    waiting = Grant.objects.pending().count() if request.user.is_superuser else 0  # type: ignore[union-attr]
+    waiting = Grant.objects.pending().count() if request.user.is_superuser else 0
     if waiting:
         grants["badge"] = str(waiting)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"items": [_item("Overview", "dashboard", "index")]},
         {
             "title": "Access",
@@ -32,7 +32,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ],
         },
     ]
-    if request.user.is_superuser:  # type: ignore[union-attr]
+    if request.user.is_superuser:
         items = [
             _item("Users", "group", "auth_user_changelist"),
             _item("Signing keys", "encrypted", "grants_signingkey_changelist"),

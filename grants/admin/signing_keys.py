@@ -17,7 +17,6 @@ from .base import DeskAdmin, header_button, is_superuser, with_buttons
 @admin.register(SigningKey)
 class SigningKeyAdmin(DeskAdmin):
     list_display = ("kid", "role", "made", "retired")
-    fields = ("kid", "role", "made", "retired", "public_jwk")
     detail_pages = ("retire",)
     list_pages = ("rotate",)
 
@@ -45,16 +44,19 @@ class SigningKeyAdmin(DeskAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         response = super().changelist_view(request, extra_context)
         rotate = header_button("Rotate", self.url("rotate"), "autorenew", "primary")
-        return with_buttons(response, "actions_list", rotate)
+        return with_buttons(response, rotate)
 
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        key = self.find(request, object_id)
-        response = super().change_view(request, object_id, form_url, extra_context)
-        if key.retired_at:
-            return response
-        return with_buttons(response, "actions_detail", header_button("Retire", self.url("retire", key.pk), "block", "danger"))
+    def facts(self, key: SigningKey) -> dict[str, dict[str, Any]]:
+        public = {name: key.public_jwk[name] for name in ("kty", "crv", "alg", "x", "y")}
+        return {
+            "The key": {
+                "Id": key.kid, "Role": self.role(key), "Made": when(key.created_at), "Retired": when(key.retired_at),
+            },
+            "Public half": public,
+        }
+
+    def buttons(self, key: SigningKey) -> list[dict[str, Any]]:
+        return [] if key.retired_at else [header_button("Retire", self.url("retire", key.pk), "block", "danger")]
 
     def rotate_page(self, request: HttpRequest) -> HttpResponse:
         if not self.allows(request):

@@ -89,7 +89,9 @@ class OwnerTokenScheme(OpenApiAuthenticationExtension):
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         return {
-            "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
             "description": "An owner's access token, from /api/auth/token/. A delegated token is refused here.",
         }
 
@@ -102,7 +104,9 @@ class SessionScheme(OpenApiAuthenticationExtension):
         return [
             {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME},
             {
-                "type": "apiKey", "in": "header", "name": "X-CSRFToken",
+                "type": "apiKey",
+                "in": "header",
+                "name": "X-CSRFToken",
                 "description": "With a session, on everything that changes something.",
             },
         ]

@@ -61,8 +61,11 @@ class AppEndpoint(Endpoint):
 def token_answer(grant: Grant, minted: Minted, **more: Any) -> Response:
     """A fresh token, with all that an app needs to use it."""
     answer = {
-        "token": minted.token, "token_type": "Bearer", "expires_in": minted.lifetime,
-        "base_url": grant.base_url, "grant": grant.pk,
+        "token": minted.token,
+        "token_type": "Bearer",
+        "expires_in": minted.lifetime,
+        "base_url": grant.base_url,
+        "grant": grant.pk,
     }
     return Response(answer | more, status=201)
 

@@ -34,7 +34,10 @@ class GrantRequests(AppEndpoint):
     throttle_scope = "grant-requests"
 
     @extend_schema(
-        operation_id="request_grant", tags=["apps"], summary="Ask an owner for a grant", request=GrantRequestBody,
+        operation_id="request_grant",
+        tags=["apps"],
+        summary="Ask an owner for a grant",
+        request=GrantRequestBody,
         responses=answers(201, RequestAnswer, *OF_BODIES, *OF_APPS),
     )
     def post(self, request: Request) -> Response:
@@ -43,8 +46,12 @@ class GrantRequests(AppEndpoint):
         provider = body.validated_data["provider"]
         grant, secret = Grant.request(provider=provider, terms=body.terms(), by=self.actor, **body.labels())
         answer = {
-            "id": grant.pk, "status": grant.status, "request_secret": secret, "user_code": grant.user_code,
-            "consent_url": grant.consent_url, "expires_in": int(REQUEST_LIFETIME.total_seconds()),
+            "id": grant.pk,
+            "status": grant.status,
+            "request_secret": secret,
+            "user_code": grant.user_code,
+            "consent_url": grant.consent_url,
+            "expires_in": int(REQUEST_LIFETIME.total_seconds()),
             "interval": int(POLL_INTERVAL.total_seconds()),
         }
         return Response(answer, status=201)
@@ -56,8 +63,11 @@ class Tokens(AppEndpoint):
     field_names = {"token_lifetime": "lifetime"}
 
     @extend_schema(
-        operation_id="collect_token", tags=["apps"], summary="Collect a token with the request secret",
-        request=CollectBody, responses=answers(201, TokenAnswer, *OF_BODIES, *OF_APPS, oauth=True),
+        operation_id="collect_token",
+        tags=["apps"],
+        summary="Collect a token with the request secret",
+        request=CollectBody,
+        responses=answers(201, TokenAnswer, *OF_BODIES, *OF_APPS, oauth=True),
     )
     def post(self, request: Request) -> Response:
         """The first token, and every later one. Until the owner decides: 400 with a code of RFC 8628 §3.5.
@@ -91,7 +101,10 @@ class Introspect(TokenQuestion):
     throttle_scope = "introspect"
 
     @extend_schema(
-        operation_id="introspect_token", tags=["apps"], summary="Ask about a token (RFC 7662)", request=TokenBody,
+        operation_id="introspect_token",
+        tags=["apps"],
+        summary="Ask about a token (RFC 7662)",
+        request=TokenBody,
         responses=answers(200, IntrospectionAnswer, *OF_BODIES, *OF_APPS, oauth=True),
     )
     def post(self, request: Request) -> Response:
@@ -101,20 +114,33 @@ class Introspect(TokenQuestion):
             allowed = policy.read(claims)
         except (tokens.InvalidToken, policy.Denied):
             return Response({"active": False})
-        return Response({
-            "active": True, "iss": settings.AIPASSPORT_URL, "aud": settings.AIPASSPORT_AUDIENCE,
-            "sub": str(claims.grant), "client_id": str(claims.grant), "jti": claims.jti,
-            "iat": claims.issued_at, "nbf": claims.not_before, "exp": claims.expires_at, "token_type": "Bearer",
-            "scope": " ".join(sorted(allowed.capabilities)), "models": list(reduce(narrowest, allowed.models)),
-            "provider": allowed.provider.id,
-        })
+        return Response(
+            {
+                "active": True,
+                "iss": settings.AIPASSPORT_URL,
+                "aud": settings.AIPASSPORT_AUDIENCE,
+                "sub": str(claims.grant),
+                "client_id": str(claims.grant),
+                "jti": claims.jti,
+                "iat": claims.issued_at,
+                "nbf": claims.not_before,
+                "exp": claims.expires_at,
+                "token_type": "Bearer",
+                "scope": " ".join(sorted(allowed.capabilities)),
+                "models": list(reduce(narrowest, allowed.models)),
+                "provider": allowed.provider.id,
+            }
+        )
 
 
 class Revoke(TokenQuestion):
     throttle_scope = "revoke"
 
     @extend_schema(
-        operation_id="revoke_token", tags=["apps"], summary="Give a token back (RFC 7009)", request=TokenBody,
+        operation_id="revoke_token",
+        tags=["apps"],
+        summary="Give a token back (RFC 7009)",
+        request=TokenBody,
         responses=answers(200, {"type": "object", "maxProperties": 0}, *OF_BODIES, *OF_APPS, oauth=True),
     )
     def post(self, request: Request) -> Response:

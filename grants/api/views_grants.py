@@ -68,7 +68,10 @@ class Grants(ListAPIView, GrantEndpoint):
         return Grant.objects.owned_by(self.request.user).select_related("allowance", "owner")
 
     @extend_schema(
-        operation_id="list_grants", tags=["grants"], summary="Your grants, newest first", parameters=[PageQuery],
+        operation_id="list_grants",
+        tags=["grants"],
+        summary="Your grants, newest first",
+        parameters=[PageQuery],
         responses=answers(200, GrantAnswer(many=True), 400, *OF_OWNERS),
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -77,7 +80,10 @@ class Grants(ListAPIView, GrantEndpoint):
         return self.list(request)
 
     @extend_schema(
-        operation_id="issue_grant", tags=["grants"], summary="Grant without being asked", request=IssueBody,
+        operation_id="issue_grant",
+        tags=["grants"],
+        summary="Grant without being asked",
+        request=IssueBody,
         responses=answers(201, GrantAnswer, *OF_BODIES, *OF_OWNERS),
     )
     def post(self, request: Request) -> Response:
@@ -90,7 +96,9 @@ class Grants(ListAPIView, GrantEndpoint):
 
 class OneGrant(GrantEndpoint):
     @extend_schema(
-        operation_id="read_grant", tags=["grants"], summary="One grant, or a pending request whose id you were given",
+        operation_id="read_grant",
+        tags=["grants"],
+        summary="One grant, or a pending request whose id you were given",
         responses=answers(200, GrantAnswer, *_OF_ONE),
     )
     def get(self, request: Request, pk: UUID) -> Response:
@@ -98,7 +106,10 @@ class OneGrant(GrantEndpoint):
         return Response(GrantAnswer(self.request_or_grant(pk)).data)
 
     @extend_schema(
-        operation_id="change_grant", tags=["grants"], summary="New terms for a live grant", request=ChangeBody,
+        operation_id="change_grant",
+        tags=["grants"],
+        summary="New terms for a live grant",
+        request=ChangeBody,
         responses=answers(200, GrantAnswer, *_CHANGES),
     )
     def patch(self, request: Request, pk: UUID) -> Response:
@@ -116,8 +127,11 @@ class OneGrant(GrantEndpoint):
 
 class Approve(GrantEndpoint):
     @extend_schema(
-        operation_id="approve_grant", tags=["grants"], summary="Approve a pending request, or less of it",
-        request=ApproveBody, responses=answers(200, GrantAnswer, *_CHANGES),
+        operation_id="approve_grant",
+        tags=["grants"],
+        summary="Approve a pending request, or less of it",
+        request=ApproveBody,
+        responses=answers(200, GrantAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
         """What is given narrows the request and never widens it. 409 `not_pending` where it was decided before."""
@@ -125,7 +139,7 @@ class Approve(GrantEndpoint):
         must_be_pending(grant)
         body = self.body(ApproveBody).validated_data
         key = self.own_key(body["provider_key"])
-        if "user_code" in body and not grant.shows(body["user_code"]):
+        if "user_code" in body and not grant.confirms(body["user_code"], self.actor):
             raise ValidationError({"user_code": ["Not the code of this request: it may be somebody else's."]})
         if not grant.approve(key=key, terms=grant.terms.with_(**terms_in(body)), by=self.actor):
             must_be_pending(grant)
@@ -134,7 +148,10 @@ class Approve(GrantEndpoint):
 
 class Deny(GrantEndpoint):
     @extend_schema(
-        operation_id="deny_grant", tags=["grants"], summary="Deny a pending request", request=None,
+        operation_id="deny_grant",
+        tags=["grants"],
+        summary="Deny a pending request",
+        request=None,
         responses=answers(200, GrantAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
@@ -148,7 +165,10 @@ class Deny(GrantEndpoint):
 
 class RevokeGrant(GrantEndpoint):
     @extend_schema(
-        operation_id="revoke_grant", tags=["grants"], summary="End a grant, now", request=None,
+        operation_id="revoke_grant",
+        tags=["grants"],
+        summary="End a grant, now",
+        request=None,
         responses=answers(200, GrantAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
@@ -164,7 +184,10 @@ class RevokeGrant(GrantEndpoint):
 
 class RotateSecret(GrantEndpoint):
     @extend_schema(
-        operation_id="rotate_request_secret", tags=["grants"], summary="A new request secret for the app", request=None,
+        operation_id="rotate_request_secret",
+        tags=["grants"],
+        summary="A new request secret for the app",
+        request=None,
         responses=answers(200, SecretAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
@@ -182,7 +205,10 @@ class GrantTokens(ListAPIView, GrantEndpoint):
         return self.grant(self.kwargs["pk"]).issued_tokens()
 
     @extend_schema(
-        operation_id="list_tokens", tags=["grants"], summary="The tokens issued, newest first", parameters=[PageQuery],
+        operation_id="list_tokens",
+        tags=["grants"],
+        summary="The tokens issued, newest first",
+        parameters=[PageQuery],
         responses=answers(200, IssuedTokenAnswer(many=True), 400, *_OF_ONE),
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -191,7 +217,10 @@ class GrantTokens(ListAPIView, GrantEndpoint):
         return self.list(request)
 
     @extend_schema(
-        operation_id="mint_token", tags=["grants"], summary="Issue a token", request=MintBody,
+        operation_id="mint_token",
+        tags=["grants"],
+        summary="Issue a token",
+        request=MintBody,
         responses=answers(201, MintedAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
@@ -203,8 +232,12 @@ class GrantTokens(ListAPIView, GrantEndpoint):
 
 class RevokeToken(GrantEndpoint):
     @extend_schema(
-        operation_id="revoke_issued_token", tags=["grants"], summary="Take one token back, now", request=None,
-        parameters=[JTI], responses=answers(200, RevokedTokenAnswer, *OF_BODIES, *_OF_ONE),
+        operation_id="revoke_issued_token",
+        tags=["grants"],
+        summary="Take one token back, now",
+        request=None,
+        parameters=[JTI],
+        responses=answers(200, RevokedTokenAnswer, *OF_BODIES, *_OF_ONE),
     )
     def post(self, request: Request, pk: UUID, jti: str) -> Response:
         """Done twice it is done. 404 for a `jti` that this grant never issued."""

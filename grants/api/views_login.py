@@ -20,7 +20,10 @@ class Login(AppEndpoint):
     throttle_classes = []  # by address and username, see below
 
     @extend_schema(
-        operation_id="login", tags=["login"], summary="Owner tokens for a password", request=LoginBody,
+        operation_id="login",
+        tags=["login"],
+        summary="Owner tokens for a password",
+        request=LoginBody,
         responses=answers(200, LoginAnswer, *OF_BODIES, *OF_APPS),
     )
     def post(self, request: Request) -> Response:
@@ -41,7 +44,10 @@ class Refresh(AppEndpoint):
     throttle_scope = "refresh"
 
     @extend_schema(
-        operation_id="refresh_login", tags=["login"], summary="A new access token", request=RefreshBody,
+        operation_id="refresh_login",
+        tags=["login"],
+        summary="A new access token",
+        request=RefreshBody,
         responses=answers(200, RefreshAnswer, *OF_BODIES, *OF_APPS),
     )
     def post(self, request: Request) -> Response:

@@ -17,7 +17,9 @@ from .bodies import CallQuery, EventQuery, Strict
 
 class Keys(Endpoint):
     @extend_schema(
-        operation_id="list_provider_keys", tags=["keys"], summary="The keys that you can grant with",
+        operation_id="list_provider_keys",
+        tags=["keys"],
+        summary="The keys that you can grant with",
         responses=answers(200, KeyAnswer(many=True), *OF_OWNERS),
     )
     def get(self, request: Request) -> Response:
@@ -45,7 +47,10 @@ class Calls(Trail):
         return Call.objects.visible_to(self.request.user).filter(**self.filters())
 
     @extend_schema(
-        operation_id="list_calls", tags=["trail"], summary="The ledger, newest first", parameters=[CallQuery],
+        operation_id="list_calls",
+        tags=["trail"],
+        summary="The ledger, newest first",
+        parameters=[CallQuery],
         responses=answers(200, CallAnswer(many=True), 400, *OF_OWNERS),
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -61,7 +66,10 @@ class Events(Trail):
         return AuditEvent.objects.visible_to(self.request.user).filter(**self.filters())
 
     @extend_schema(
-        operation_id="list_events", tags=["trail"], summary="The audit trail, newest first", parameters=[EventQuery],
+        operation_id="list_events",
+        tags=["trail"],
+        summary="The audit trail, newest first",
+        parameters=[EventQuery],
         responses=answers(200, EventAnswer(many=True), 400, *OF_OWNERS),
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:

@@ -24,7 +24,6 @@ from .requesting import Requested
 from .tokens import RevokedToken
 
 MAX_PENDING_REQUESTS = 1000
-MAX_WRONG_CODES = 5
 
 
 def _one_line(text: str) -> None:

@@ -31,6 +31,10 @@ class ProviderKeyQuerySet(models.QuerySet["ProviderKey"]):
     def enabled(self) -> ProviderKeyQuerySet:
         return self.filter(disabled_at=None)
 
+    def failing(self) -> ProviderKeyQuerySet:
+        """Whose latest use ended in an error of the provider's."""
+        return self.exclude(last_error="").filter(last_error_at__gte=models.F("last_used_at"))
+
 
 class ProviderKey(models.Model):
     """One raw upstream key. ``secret`` is encrypted, bound to this row and write-only everywhere."""
@@ -77,6 +81,11 @@ class ProviderKey(models.Model):
     @property
     def masked(self) -> str:
         return f"…{self.hint}" if self.hint else "—"
+
+    @property
+    def failing(self) -> bool:
+        """Whether its latest use ended in an error of the provider's."""
+        return bool(self.last_error_at and self.last_used_at and self.last_error_at >= self.last_used_at)
 
     def set_secret(self, secret: str) -> None:
         """Encrypt ``secret`` into this row; the caller saves. Only the last four characters stay readable."""

@@ -14,9 +14,11 @@ from django.db.models import Q
 from django.utils import timezone
 
 from .audit import Actor, AuditEvent
+from .throttle import DAY, RateWindow
 
 REQUEST_LIFETIME = dt.timedelta(minutes=15)
 POLL_INTERVAL = dt.timedelta(seconds=5)
+MAX_WRONG_CODES = 5
 _USER_CODE_ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, nothing to mistake
 
 
@@ -39,6 +41,9 @@ class Requested(models.Model):
 
     @property
     def status(self) -> str:
+        raise NotImplementedError
+
+    def deny(self, by: Actor) -> bool:
         raise NotImplementedError
 
     def _begin_request(self, now: dt.datetime) -> str:
@@ -71,6 +76,14 @@ class Requested(models.Model):
         """Whether this is the code that the app shows to its user; case and hyphen do not matter. In constant time."""
         typed, shown = (code.upper().replace("-", "").replace(" ", "").encode() for code in (user_code, self.user_code))
         return bool(shown) and hmac.compare_digest(typed, shown)
+
+    def confirms(self, user_code: str, by: Actor) -> bool:
+        """Like :meth:`shows`, with the wrong codes counted: one too many, and the request is denied."""
+        if self.shows(user_code):
+            return True
+        if RateWindow.objects.hit("user-code", str(self.pk), (MAX_WRONG_CODES - 1, DAY)) is not None:
+            self.deny(by)
+        return False
 
     def knows(self, request_secret: str) -> bool:
         """Whether this is the request secret, in constant time."""

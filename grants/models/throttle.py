@@ -23,7 +23,7 @@ RETURNING started_at, requests
 
 class RateWindowQuerySet(models.QuerySet["RateWindow"]):
     def hit(self, scope: str, who: str, rate: tuple[int, int]) -> int | None:
-        """Count one request of ``who`` on ``scope``. Returns ``None``, or, when it is one too many, the seconds to wait.
+        """Count one request of ``who`` on ``scope``. Returns ``None``, or, for one too many, the seconds to wait.
 
         ``rate``: how many requests in how many seconds (a day at most). The window begins with its first request.
         ``who`` is kept as a MAC, so that the table names nobody.

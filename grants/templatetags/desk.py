@@ -52,7 +52,10 @@ def elapsed(microseconds: int | None) -> str:
 
 @register.filter
 def when(moment: dt.datetime | int | str | None) -> str:
-    """A time as ``23 Nov, 21:30`` (with the year where it is another one); takes datetimes, the ledger's microseconds and ISO strings."""
+    """A time as ``23 Nov, 21:30``, with the year where it is another one.
+
+    Takes datetimes, the ledger's microseconds and ISO strings.
+    """
     if not moment:
         return "—"
     if isinstance(moment, int):

@@ -27,8 +27,10 @@ def check(reading: Reading, form: Form, table: Table, files: frozenset[str]) -> 
         if base in files:
             raise BadRequest(f"'{base}' must be a file.", param=base)
         rule = table.get(base)
-        if base != name and rule is not None and rule.kind == "plain":
-            continue  # a list or an object, spread over several parts
+        if base != name:  # a list or an object, spread over several parts
+            if rule is None or rule.kind != "plain":
+                raise BadRequest(f"The field {_shown(name)} is not known here.", code="unknown_field", param=name[:80])
+            continue
         if name in reading.body:
             raise BadRequest(f"The field {_shown(name)} occurs twice.", code="duplicate_key", param=name[:80])
         reading.body[name] = _value(rule, value)

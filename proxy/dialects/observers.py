@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from .base import Event, Observer, UpstreamCall
@@ -20,7 +21,7 @@ _STRING = rb'\s*:\s*"((?:[^"\\]++|\\.)*+)"'
 _CHAT_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments|refusal|text|transcript)"' + _STRING)
 _DELTA = re.compile(rb'"delta"' + _STRING)
 _BLOCK_TEXT = re.compile(rb'"(?:text|thinking|partial_json|content)"' + _STRING)
-_GEMINI_TEXT = re.compile(rb'"(?:text|code|output)"' + _STRING)
+_GEMINI_TEXT = re.compile(rb'"(?:text|code)"' + _STRING)
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _TYPE = re.compile(rb'"type"\s*:\s*"([a-z_]+(?:\.[a-z_]+)+)"')
 _KEPT = ("model", "usage", "service_tier", "modelVersion", "usageMetadata", "duration")
@@ -89,7 +90,9 @@ class ChatWatcher(Watcher):
             return
         if b'"usage"' in data and _USAGE.search(data):
             self._report = data
-        self._count(data)
+        begin = max(data.find(b'"delta"'), 0)
+        end = data.find(b'"message"', begin)  # Perplexity repeats there all text so far
+        self._count(data[begin:end] if end > 0 else data[begin:])
 
     def hides(self, event: Event) -> bool:
         """The chunk with usage and no choices, where only the relay asked for it."""
@@ -117,7 +120,7 @@ class TypedWatcher(Watcher):
         if kind in self.ends:
             self.done = True
             self._ended(parse(event.data))
-        elif kind.endswith(".delta"):
+        elif kind.endswith(".delta") and not kind.endswith("audio.delta"):  # sound is no text
             self._count(event.data)
 
     def _ended(self, data: dict[str, Any]) -> None:
@@ -145,9 +148,6 @@ class ResponsesWatcher(TypedWatcher):
 
 class SpeechWatcher(TypedWatcher):
     ends = frozenset({"speech.audio.done"})
-
-    def _count(self, data: bytes) -> None:
-        """Its deltas are sound."""
 
 
 class TranscriptionWatcher(TypedWatcher):
@@ -219,6 +219,19 @@ class AnthropicWatcher(Watcher):
             self.done = True
 
 
+def _parts(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All parts of all candidates of a Gemini chunk."""
+    candidates = answer.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else ():
+        parts = _dict(_dict(candidate).get("content")).get("parts")
+        yield from map(_dict, parts if isinstance(parts, list) else ())
+
+
+def _called(part: dict[str, Any]) -> int:
+    """Characters of a function call, without the signature that comes beside it."""
+    return len(json.dumps(part["functionCall"])) if part.get("functionCall") else 0
+
+
 class GoogleWatcher(Watcher):
     """Gemini: every chunk reports usage, the last one wins. No event says that it is the last."""
 
@@ -234,7 +247,7 @@ class GoogleWatcher(Watcher):
             self._report = data
         self._count(data)
         if b'"functionCall"' in data:
-            self.output_characters += len(data)
+            self.output_characters += sum(_called(part) for part in _parts(parse(data)))
 
     def body(self, body: bytes) -> None:
         if b'"usageMetadata"' in body:  # embeddings without it are megabytes of numbers

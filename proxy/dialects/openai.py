@@ -100,7 +100,7 @@ def complete(reading: Reading, place: Place) -> bool:
         body["model"] = place.model  # an Azure client on another provider: there the body has to say it
     if place.route.flavor == "responses" and body.get("store") is None:
         body["store"] = False  # it defaults to true
-    if place.route.name == "openai.chat":
+    if place.route.capability is Capability.CHAT:
         reading.capabilities |= oddity.always
     if not (reading.stream and place.route.asks_usage and oddity.asks_usage):
         return False

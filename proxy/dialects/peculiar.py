@@ -29,8 +29,8 @@ class Peculiarity:
     """``chat``: fields of its own on chat, and ones that it means differently.
 
     ``asks_usage``: a stream reports usage only on request; elsewhere it comes by itself, and asking may be refused.
-    ``always``: what every chat there asks for. ``by_model``: what a model asks for, by a pattern found in its name.
-    ``prefix``: may lead every model's name without meaning anything. ``deployments``: paths name a deployment, and an
+    ``always``: what all text generation there asks for. ``by_model``: what a model asks for, by a pattern found in its
+    name. ``prefix``: may lead every model's name without meaning anything. ``deployments``: paths name a deployment, and an
     API version is part of the query.
     """
 
@@ -95,7 +95,7 @@ PECULIAR: dict[str, Peculiarity] = {
         Table(
             _SAMPLERS,
             plain("transforms reasoning include_reasoning usage provider structured_outputs image_config"),
-            plain("cache_control session_id trace debug"),
+            plain("cache_control session_id trace"),
             {
                 "models": each(OTHER_MODEL),
                 "route": Rule("checked", _route),

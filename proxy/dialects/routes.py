@@ -70,7 +70,7 @@ _GEMINI = re.compile(rf"(/v1|/v1beta|/v1alpha)/models/({_SEGMENT}):([A-Za-z]+)")
 _MODEL = re.compile(rf"(/v1beta/openai|/openai/v1|/openai|/v1beta|/v1alpha|/v1|)/models/({_SEGMENT}(?:/{_SEGMENT})*)")
 
 
-_MODEL_DIALECTS = {"/v1beta": "google", "/v1alpha": "google"}
+_GEMINI_ONLY = ("/v1beta/", "/v1alpha/")
 
 
 class Directory:
@@ -124,12 +124,14 @@ class Directory:
         if match := _DEPLOYMENT.fullmatch(path):
             route = self._deployed.get(match[2])
             return Place(route, match[1], DEPLOYMENTS) if route else None
-        if method != "GET" and (match := _GEMINI.fullmatch(path)):
-            route = self._verbs.get(match[3])
-            return Place(route, match[2], match[1]) if route else None
+        gemini = path.startswith(_GEMINI_ONLY) or method != "GET" or by_headers(headers) == "google"
+        if gemini and (match := _GEMINI.fullmatch(path)):  # else a colon is part of a model's name
+            verb = self._verbs.get(match[3])
+            return Place(verb, match[2], match[1]) if verb else None
         if match := _MODEL.fullmatch(path):
             prefix, model = match[1], match[2]
-            dialect = by_headers(headers) if prefix == "/v1" else _MODEL_DIALECTS.get(prefix, "openai")
+            google = prefix + "/" in _GEMINI_ONLY
+            dialect = "google" if google else by_headers(headers) if prefix == "/v1" else "openai"
             return None if dialect == "google" and "/" in model else Place(self._model[dialect], model, prefix)
         return None
 
@@ -147,7 +149,7 @@ def by_headers(headers: Mapping[str, str]) -> str:
 
 def by_path(path: str) -> str | None:
     """The dialect of a path that is not relayed, where its beginning tells."""
-    if path.startswith(("/v1beta/", "/v1alpha/")) and not path.startswith("/v1beta/openai/"):
+    if path.startswith(_GEMINI_ONLY) and not path.startswith("/v1beta/openai/"):
         return "google"
     return "anthropic" if path.startswith("/v1/messages") else None
 

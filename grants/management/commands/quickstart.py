@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sys
@@ -34,7 +35,11 @@ class Command(DataCommand):
         parser.add_argument("--no-serve", action="store_true", help="Only prepare and print.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        super().handle(*args, **options)
+        logging.disable(logging.INFO)  # the first screen is for people; the events stand in the trail
+        try:
+            super().handle(*args, **options)
+        finally:
+            logging.disable(logging.NOTSET)
         if not options["no_serve"]:
             self.stdout.flush()
             os.chdir(settings.BASE_DIR)
@@ -64,9 +69,10 @@ class Command(DataCommand):
         bold = self.style.MIGRATE_HEADING
         password = f"password {data['password']}  (shown this once)" if data["password"] else "password as before"
         self.stdout.write(f"\n{bold('Sign in')}  {data['admin_url']}\n  username {data['username']}, {password}\n")
-        for title, _, text in snippets(self._grant, data["token"]):
-            self.stdout.write(f"\n{bold(title)}\n\n{text}\n")
-        self.stdout.write("\n")
+        shown = {snippet.title: snippet.text for snippet in snippets(self._grant, data["token"])}
+        for title in ("curl", "OpenAI SDK"):
+            self.stdout.write(f"\n{bold(title)}\n\n{shown[title]}\n")
+        self.stdout.write(f"\nOther SDKs, other grants: {data['admin_url']}\n\n")
 
 
 def _owner() -> tuple[Any, str | None]:
