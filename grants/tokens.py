@@ -171,6 +171,8 @@ def mint(
     now = timezone.now()
     if grant.status != Grant.Status.APPROVED or grant.expires_at is None:
         raise ValidationError(f"The grant is {grant.status}: no tokens can be issued.", code=f"grant_{grant.status}")
+    if grant.provider_key is not None:
+        grant.provider_key.check_enabled()
     wanted = grant.terms.with_(
         models=grant.models if models is None else models,
         capabilities=grant.capabilities if capabilities is None else capabilities,

@@ -165,6 +165,7 @@ _NEVER_OPEN = """
     conversation conversation_id previous_response_id session_id prompt_id background thread thread_id container
     cached_content store deferred vector_store_ids file_ids knowledge data_sources
     web_search_options web_search search_parameters search_settings plugins tool_ids tool_servers mcp_servers connectors
-    compound_custom enable_search
+    compound_custom enable_search include_domains exclude_domains
+    access_programs background_options billing_policy diagnostics model_armor_config prompt
 """
 NEVER_OPEN = frozenset(map(fold, _NEVER_OPEN.split()))

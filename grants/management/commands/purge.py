@@ -25,5 +25,5 @@ class Command(DataCommand):
         carrying = Call.objects.open().values("worker")
         tokens, _ = RevokedToken.objects.expired(now).delete()
         workers, _ = Worker.objects.filter(seen_at__lt=yesterday).exclude(pk__in=carrying).delete()
-        windows, _ = RateWindow.objects.filter(started_at__lt=int(time.time()) - _DAY_SECONDS).delete()
+        windows, _ = RateWindow.objects.stale(time.time()).delete()
         return {"revoked_tokens": tokens, "workers": workers, "throttle_windows": windows}
