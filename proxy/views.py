@@ -65,6 +65,8 @@ class RelayView(APIView):
 
     def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
         cors.expose(request._request, response)
+        if isinstance(response, HttpResponse) and response.content:
+            response.headers["content-length"] = str(len(response.content))
         return response
 
     def handle_exception(self, exc: Exception) -> Any:

@@ -30,8 +30,8 @@ class Peculiarity:
 
     ``asks_usage``: a stream reports usage only on request; elsewhere it comes by itself, and asking may be refused.
     ``always``: what all text generation there asks for. ``by_model``: what a model asks for, by a pattern found in its
-    name. ``prefix``: may lead every model's name without meaning anything. ``deployments``: paths name a deployment, and an
-    API version is part of the query.
+    name. ``prefix``: may lead every model's name without meaning anything. ``deployments``: paths name a deployment, and
+    an API version is part of the query.
     """
 
     chat: Table = field(default_factory=Table)
