@@ -168,11 +168,9 @@ def mint(
     Raises:
         ValidationError: the grant is not live, or the token would be wider than the grant.
     """
-    now = timezone.now()
-    if grant.status != Grant.Status.APPROVED or grant.expires_at is None:
+    if grant.status != Grant.Status.APPROVED or grant.expires_at is None or grant.provider_key is None:
         raise ValidationError(f"The grant is {grant.status}: no tokens can be issued.", code=f"grant_{grant.status}")
-    if grant.provider_key is not None:
-        grant.provider_key.check_enabled()
+    grant.provider_key.check_enabled()
     wanted = grant.terms.with_(
         models=grant.models if models is None else models,
         capabilities=grant.capabilities if capabilities is None else capabilities,
@@ -180,26 +178,18 @@ def mint(
     )
     wanted.check(grant.row)
     wanted.check_narrows(grant.terms)
-    issued_at = int(now.timestamp())
-    expires_at = min(issued_at + wanted.token_lifetime, int(grant.expires_at.timestamp()))
-    jti = uuid.uuid4().hex
-    claims: dict[str, Any] = {
-        "sub": str(grant.pk),
-        "client_id": str(grant.pk),
-        "jti": jti,
-        "iat": issued_at,
-        "nbf": issued_at,
-        "exp": expires_at,
-    }
-    if models is not None:
-        claims["models"] = list(models)
+    narrowed: dict[str, Any] = {} if models is None else {"models": list(models)}
     if capabilities is not None:
-        claims["scope"] = " ".join(capabilities)
-    token = _signer().encode(claims)
-    ends = dt.datetime.fromtimestamp(expires_at, dt.UTC)
-    narrowed = {name: claims[name] for name in ("models", "scope") if name in claims}
-    AuditEvent.record(AuditEvent.Action.TOKEN_ISSUED, by, grant=grant, jti=jti, expires_at=ends.isoformat(), **narrowed)
-    return Minted(token, jti, ends, expires_at - issued_at)
+        narrowed["scope"] = " ".join(capabilities)
+    now = int(timezone.now().timestamp())
+    end = min(now + wanted.token_lifetime, int(grant.expires_at.timestamp()))
+    subject, jti = str(grant.pk), uuid.uuid4().hex
+    times = {"iat": now, "nbf": now, "exp": end}
+    token = _signer().encode({"sub": subject, "client_id": subject, "jti": jti, **times, **narrowed})
+    expires_at = dt.datetime.fromtimestamp(end, dt.UTC)
+    detail = {"expires_at": expires_at.isoformat(), **narrowed}
+    AuditEvent.record(AuditEvent.Action.TOKEN_ISSUED, by, grant=grant, jti=jti, **detail)
+    return Minted(token, jti, expires_at, end - now)
 
 
 def _signer() -> SigningBackend:

@@ -40,7 +40,7 @@ ROUTES: tuple[Route, ...] = (
         "/moderations",
         Capability.MODERATION,
         body=tables.MODERATIONS,
-        model="omni-moderation-latest",  # as the API reference has it
+        model="omni-moderation-latest",  # said outright, so that it can be checked
     ),
     _post("images", "/images/generations", Capability.IMAGES, body=tables.IMAGES, everywhere=True),
     _post("image_edits", "/images/edits", Capability.IMAGES, form=tables.IMAGE_EDITS, files=_PICTURES, flavor="images"),

@@ -1,9 +1,8 @@
 """What single providers do differently with OpenAI-shaped calls. One row a provider, nothing for most of them.
 
-Fields come from the providers' API references: docs.mistral.ai/api, console.groq.com/docs/api-reference,
-api-docs.deepseek.com, docs.x.ai, docs.cohere.com/docs/compatibility-api, openrouter.ai/docs/api-reference,
-docs.together.ai/reference, docs.fireworks.ai, docs.perplexity.ai, inference-docs.cerebras.ai,
-ai.google.dev/gemini-api/docs/openai, learn.microsoft.com/azure/ai-foundry/openai/reference.
+No provider's SDK stands behind these field lists, as one does behind the other tables: they hold what is commonly sent,
+and wait to be checked one by one against the providers' references. One that is missing is refused by name, and the
+owner of a key can let it through; ones that grant something (another model, state, the web) are what matters here.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ class Peculiarity:
 
     ``asks_usage``: a stream reports usage only on request; elsewhere it comes by itself, and asking may be refused.
     ``always``: what all text generation there asks for. ``by_model``: what a model asks for, by a pattern found in its
-    name. ``prefix``: may lead every model's name without meaning anything. ``deployments``: paths name a deployment, and
-    an API version is part of the query.
+    name. ``prefix``: may lead every model's name without meaning anything. ``deployments``: paths name a deployment,
+    and an API version is part of the query.
     """
 
     chat: Table = field(default_factory=Table)

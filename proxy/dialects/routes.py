@@ -24,7 +24,7 @@ class Route:
     ``name``: the ledger's, its first half is the dialect. ``path``: below the dialect's prefix; ``{model}`` is one
     segment. ``body`` or ``form``: its fields; with a form, ``files`` are the names that carry files.
     ``query``: parameters that pass. ``everywhere``: offered too by providers whose own dialect is another one.
-    ``model``: what the provider runs where the body names none; else a model is required.
+    ``model``: what the relay names where the body names none; without it a model is required.
     ``asks_usage``: its streams report usage where ``stream_options.include_usage`` is set.
     """
 
