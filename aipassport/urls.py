@@ -6,6 +6,7 @@ from . import health
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/search/", RedirectView.as_view(pattern_name="admin:index")),  # the theme's; off
     path("admin/", admin.site.urls),
     path("api/", include("grants.api.urls")),
     path("consent/", include("grants.consent_urls")),

@@ -140,7 +140,7 @@ _ROWS = (
     Provider("bedrock", "Amazon Bedrock", None, openai_prefix="/openai/v1", capabilities=_TEXT, prices="aws"),
     Provider(
         "custom",
-        "Custom (OpenAI-compatible)",
+        "OpenAI-compatible server",
         None,
         capabilities=_ALL,
         secret_required=False,
@@ -148,7 +148,7 @@ _ROWS = (
     ),
     Provider(
         "sandbox",
-        "Sandbox (free, no network)",
+        "Sandbox",
         "sandbox://local",
         Auth.NONE,
         Auth.NONE,
@@ -159,3 +159,8 @@ _ROWS = (
 )
 
 PROVIDERS: dict[str, Provider] = {row.id: row for row in _ROWS}
+
+
+def choices() -> list[tuple[str, str]]:
+    """Id and label of every row. Models name this function, so that a new provider is no migration."""
+    return [(row.id, row.label) for row in PROVIDERS.values()]

@@ -62,7 +62,8 @@ def test_every_page_works_offline_and_without_inline_scripts(desk: Client, furni
     for url in pages(furnished):
         answer = desk.get(url)
         html = answer.content.decode()
-        inline = [tag for tag in re.findall(r"<script[^>]*>", html) if "src=" not in tag and "application/json" not in tag]
+        scripts = re.findall(r"<script[^>]*>", html)
+        inline = [tag for tag in scripts if "src=" not in tag and "application/json" not in tag]
         assert not inline, (url, inline)
         assert not re.search(r"\son[a-z]+=[\"']", html), url
         assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"'](https?:)?//", html), url
@@ -77,7 +78,8 @@ def test_what_apps_say_about_themselves_is_text_on_every_page(desk: Client, furn
     """Stored cross-site scripting: names and reasons come from anybody."""
     name = SCRIPT[:100]
     grant, _ = Grant.request(
-        provider="sandbox", terms=terms(), app_name=name, by=Actor("app"), reason=SCRIPT, app_url="https://x.example/?'\"<b>"
+        provider="sandbox", terms=terms(), app_name=name, by=Actor("app"), reason=SCRIPT,
+        app_url="https://x.example/?'\"<b>",
     )
     waiting = [f"/consent/{grant.pk}/", "/admin/", reverse("admin:grants_grant_change", args=[grant.pk])]
     assert all(desk.get(url).status_code == 200 for url in waiting)
@@ -166,6 +168,27 @@ def test_what_is_not_there_is_not_found(desk: Client, furnished: dict[str, Any],
         assert desk.get(f"/admin/grants/{model}/{object_id}/change/").status_code == 404, model
 
 
+@pytest.mark.parametrize("model", ["grant", "providerkey"])
+@pytest.mark.parametrize("chosen", ["x", "\x00", ""])
+def test_bad_choices_in_a_list_are_refused(
+    desk: Client, furnished: dict[str, Any], model: str, chosen: str
+) -> None:
+    for name in ("revoke_selected", "disable_selected", "nonsense", ""):
+        answer = desk.post(f"/admin/grants/{model}/", {"action": name, "_selected_action": [chosen]})
+        assert answer.status_code in (302, 400)
+
+
+@pytest.mark.parametrize("query", ["s=grants", "s=grants&page=x", "s=x&page=9&extended=1"])
+def test_the_themes_own_search_is_off(desk: Client, query: str) -> None:
+    assert desk.get(f"/admin/search/?{query}").headers["location"] == "/admin/"
+
+
+@pytest.mark.parametrize("query", ["provider_key=x", "provider_key=%00", "models=*&capabilities=code&app_name=Evil"])
+def test_a_link_fills_in_nothing_but_the_key(desk: Client, furnished: dict[str, Any], query: str) -> None:
+    html = desk.get(f"/admin/grants/grant/add/?{query}").content.decode()
+    assert "Evil" not in html
+
+
 # Signing keys
 
 
@@ -243,7 +266,10 @@ def test_the_trail_names_the_address_that_cannot_be_forged(
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1 hour", 3600), ("90 minutes", 5400), ("30 days", 30 * 86400), ("61 seconds", 61), ("1 year", 365 * 86400), ("—", None)],
+    [
+        ("1 hour", 3600), ("90 minutes", 5400), ("30 days", 30 * 86400), ("61 seconds", 61), ("1 year", 365 * 86400),
+        ("—", None),
+    ],
 )
 def test_durations_read_like_a_sentence(text: str, value: int | None) -> None:
     assert duration(value) == text
@@ -251,7 +277,10 @@ def test_durations_read_like_a_sentence(text: str, value: int | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("$0", 0), ("$1,234.50", 1_234_500_000_000), ("$0.0658", 65_800_000), ("$0.000012", 12_000), ("<$0.000001", 3), ("—", None)],
+    [
+        ("$0", 0), ("$1,234.50", 1_234_500_000_000), ("$0.0658", 65_800_000), ("$0.000012", 12_000), ("<$0.000001", 3),
+        ("—", None),
+    ],
 )
 def test_money_is_dollars(text: str, value: int | None) -> None:
     assert money(value) == text

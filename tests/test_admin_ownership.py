@@ -149,7 +149,8 @@ def test_pending_requests_are_shown_to_superusers_only(client: Client, bob: Any,
 
 
 @pytest.mark.parametrize(
-    "url", ["/admin/auth/user/", "/admin/auth/user/add/", "/admin/grants/signingkey/", "/admin/grants/signingkey/rotate/"]
+    "url",
+    ["/admin/auth/user/", "/admin/auth/user/add/", "/admin/grants/signingkey/", "/admin/grants/signingkey/rotate/"],
 )
 def test_users_and_signing_keys_are_the_superusers(client: Client, bob: Any, root: Any, url: str) -> None:
     client.force_login(bob)

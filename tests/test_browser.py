@@ -69,7 +69,8 @@ def page(chromium: Any, server_url: str, troubles: list[str]) -> Iterator[Any]:
     page.set_default_timeout(15_000)
     page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith((server_url, "data:")) else troubles.append(request.url))
+    ours = (server_url, "data:")
+    page.on("request", lambda request: None if request.url.startswith(ours) else troubles.append(request.url))
     page.on("response", lambda response: troubles.append(response.url) if response.status >= 500 else None)
     yield page
     context.close()

@@ -43,7 +43,8 @@ def url(grant: Grant) -> str:
 def decision(grant: Grant, key: ProviderKey, **changes: Any) -> dict[str, Any]:
     """What the page posts when nothing was changed on it."""
     return {
-        "decision": "approve", "user_code": grant.user_code, "provider_key": key.pk, "models": "\r\n".join(grant.models),
+        "decision": "approve", "user_code": grant.user_code, "provider_key": key.pk,
+        "models": "\r\n".join(grant.models),
         "capabilities": grant.capabilities, "expiry": str(grant.valid_for or 30 * DAY),
         "token_lifetime": str(grant.token_lifetime), "max_requests": grant.max_requests or "",
         "max_concurrency": grant.max_concurrency or "", "allowed_origins": "\r\n".join(grant.allowed_origins),
@@ -108,7 +109,8 @@ def test_approving_less_grants_less(owner: Client, pending: Grant, sandbox_key: 
     owner.post(url(pending), decision(pending, sandbox_key, **narrower))
     grant = Grant.objects.get()
     assert grant.terms == terms(
-        models=("sandbox-1",), capabilities=("chat",), valid_for=HOUR, token_lifetime=300, max_requests=5, max_concurrency=1
+        models=("sandbox-1",), capabilities=("chat",), valid_for=HOUR, token_lifetime=300, max_requests=5,
+        max_concurrency=1,
     )
     assert abs(grant.expires_at - timezone.now() - dt.timedelta(hours=1)) < dt.timedelta(seconds=5)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import ShowFacets
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
@@ -96,6 +97,14 @@ class DeskAdmin(ModelAdmin):
             raise Http404(f"No such {self.opts.verbose_name}.") from error
 
     # Pages
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME):
+            try:
+                self.opts.pk.to_python(chosen)
+            except ValidationError as error:
+                raise BadRequest("Not a row of this list.") from error
+        return super().changelist_view(request, extra_context)
 
     def get_urls(self) -> list[URLPattern]:
         """``detail_pages`` and ``list_pages`` name views ``…_page``, at URLs and URL names of the same name."""

@@ -98,7 +98,8 @@ class GrantAdmin(DeskAdmin):
     # The pages
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        form = IssueForm(request.POST or None, user=request.user, initial=request.GET.dict())
+        chosen = {"provider_key": request.GET.get("provider_key")}
+        form = IssueForm(request.POST or None, user=request.user, initial=chosen)
         if form.is_valid():
             grant = form.issue(by(request))
             if grant is not None:

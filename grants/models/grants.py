@@ -15,7 +15,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from ..clock import microseconds
-from ..providers import PROVIDERS, Provider
+from ..providers import PROVIDERS, Provider, choices
 from ..terms import DAY, DEFAULT_VALID_FOR, HOUR, MAX_VALID_FOR, Terms
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
@@ -66,7 +66,7 @@ class Grant(Requested):
     id = db.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = db.ForeignKey(settings.AUTH_USER_MODEL, db.PROTECT, null=True, related_name="grants")
     provider_key = db.ForeignKey(ProviderKey, db.PROTECT, null=True, related_name="grants")
-    provider = db.CharField(max_length=32, choices=[(row.id, row.label) for row in PROVIDERS.values()])
+    provider = db.CharField(max_length=32, choices=choices)
     app_name = db.CharField(max_length=100, validators=[_one_line])
     app_url = db.URLField("app URL", max_length=300, blank=True)
     reason = db.CharField(max_length=500, blank=True, validators=[_one_line])

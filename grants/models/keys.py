@@ -14,7 +14,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from .. import crypto
-from ..providers import PROVIDERS, Provider
+from ..providers import PROVIDERS, Provider, choices
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
 
@@ -42,7 +42,7 @@ class ProviderKey(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="provider_keys")
     label = models.CharField(max_length=100)
-    provider = models.CharField(max_length=32, choices=[(row.id, row.label) for row in PROVIDERS.values()])
+    provider = models.CharField(max_length=32, choices=choices)
     base_url = models.CharField(
         "base URL", max_length=300, blank=True,
         help_text="Empty: the provider's own. Needed for Azure OpenAI, Amazon Bedrock and custom servers.",

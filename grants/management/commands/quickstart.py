@@ -19,7 +19,7 @@ from grants.snippets import snippets
 from grants.terms import DAY, Terms
 
 _USERNAME = "owner"
-_LABEL = "Sandbox"
+_LABEL = "First steps"
 _APP = "Quickstart"
 _TERMS = Terms(models=("sandbox-*",), capabilities=("chat", "embeddings"), valid_for=365 * DAY, token_lifetime=DAY)
 

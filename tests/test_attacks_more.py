@@ -1,0 +1,283 @@
+"""A second round of attacks: hostile answers, hostile framing, and what must not hang on one broken call."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+from django.db import connection
+from django.test import RequestFactory
+from proxy.views import RelayView
+from proxy.watch import Watch
+
+from grants import ledger, policy, tokens
+from grants.clock import uuid7
+from grants.models import Allowance, Call
+
+from .conftest import CANARY
+from .live import eventually
+from .test_relay import chat
+from .test_relay_attacks import BODY, post, raw
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+
+Answer = Callable[[socket.socket, bytes], None]
+
+
+@contextmanager
+def provider(answer: Answer) -> Iterator[str]:
+    """A provider that speaks bytes: ``answer`` gets the socket and each request's head and body. Yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            held = b""
+            while True:
+                while b"\r\n\r\n" not in held:
+                    if not (more := sock.recv(65536)):
+                        return
+                    held += more
+                head, _, held = held.partition(b"\r\n\r\n")
+                sizes = [line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+                length = int(sizes[0]) if sizes else 0
+                while len(held) < length:
+                    if not (more := sock.recv(65536)):
+                        return
+                    held += more
+                body, held = held[:length], held[length:]
+                answer(sock, head + b"\r\n\r\n" + body)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+def says(head: str, body: bytes = b"{}") -> Answer:
+    """Always the same answer: status line and headers, then ``body`` with its length."""
+    lines = f"HTTP/1.1 {head}\r\ncontent-length: {len(body)}\r\n\r\n".encode("latin-1")
+    return lambda sock, _: sock.sendall(lines + body)
+
+
+def nothing_is_open() -> bool:
+    return not Call.objects.open().exists() and Allowance.objects.get().in_flight == 0
+
+
+# Hostile answers
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "200 OK\r\ncontent-type: application/json\r\nx-request-id: a\x01b",
+        "200 OK\r\ncontent-type: application/json\x7f",
+        "429 Slow\r\ncontent-type: application/json\r\nretry-after: \x02",
+        "200 OK\r\ncontent-type: application/json\r\nrequest-id: a\r\n folded",
+    ],
+)
+def test_a_header_that_cannot_be_passed_on_leaves_no_call_open(server: Any, issue: Any, head: str) -> None:
+    with provider(says(head)) as url:
+        _, token = issue("custom", base_url=url)
+        with suppress(requests.RequestException):
+            assert chat(server, token).status_code in (200, 429)
+        eventually(nothing_is_open)
+
+
+@pytest.mark.parametrize("status", [101, 103, 199, 600, 999])
+def test_a_status_that_is_no_answer_is_a_502_and_is_settled(server: Any, issue: Any, status: int) -> None:
+    with provider(says(f"{status} Strange\r\ncontent-type: application/json", b"")) as url:
+        _, token = issue("custom", base_url=url)
+        answer = chat(server, token)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_error")
+        eventually(nothing_is_open)
+
+
+def test_an_answer_that_comes_after_an_interim_one_reaches_no_other_caller(server: Any, issue: Any) -> None:
+    """A connection on which an answer is still to come must not be used again."""
+
+    def answer(sock: socket.socket, request: bytes) -> None:
+        body = json.dumps({"choices": [], "asked": json.loads(request.partition(b"\r\n\r\n")[2])["model"]}).encode()
+        whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        if b'"first"' in request:
+            sock.sendall(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n")
+            time.sleep(0.4)
+        sock.sendall(whole)
+
+    with provider(answer) as url:
+        _, token = issue("custom", base_url=url)
+        chat(server, token, "first")
+        assert chat(server, token, "second").json()["asked"] == "second"
+
+
+def test_a_key_that_an_error_spells_with_escapes_is_seen_too(server: Any, issue: Any) -> None:
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in CANARY)
+    body = f'{{"error": {{"message": "bad key {escaped}"}}}}'.encode()
+    with provider(says("400 Bad\r\ncontent-type: application/json", body)) as url:
+        _, token = issue("custom", base_url=url)
+        answer = chat(server, token)
+        assert CANARY not in json.dumps(answer.json())
+
+
+def test_a_cut_stream_with_a_length_breaks_off_instead_of_waiting(server: Any, issue: Any, by: Any) -> None:
+    """The error that ends a cut stream is not of the length that the provider announced."""
+
+    def answer(sock: socket.socket, _: bytes) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 100000\r\n\r\n")
+        sock.sendall(b'data: {"choices": []}\n\n')
+        time.sleep(8)
+
+    with provider(answer) as url:
+        grant, token = issue("custom", base_url=url)
+        with chat(server, token, stream=True) as stream:
+            parts = stream.iter_content(None)
+            assert next(parts)
+            began = time.monotonic()
+            grant.revoke(by)
+            assert b"revoked" in b"".join(parts)
+            assert time.monotonic() - began < 3
+
+
+# Hostile framing
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECTED", "PROPFIND", "HEAD", "LINK"])
+def test_a_method_that_is_not_relayed_is_a_405(server: Any, issue: Any, method: str) -> None:
+    _, token = issue("openai")
+    assert raw(server, method, "/proxy/v1/chat/completions", token)[0] == 405
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"zz\r\n{}\r\n0\r\n\r\n",
+        b"2\r\n{}xx0\r\n\r\n",
+        b"-2\r\n{}\r\n0\r\n\r\n",
+        b"2;a\rb\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+def test_broken_chunks_are_a_400(server: Any, issue: Any, upstream: Any, body: bytes) -> None:
+    _, token = issue("openai")
+    before = len(upstream.seen)
+    head = (
+        f"POST /proxy/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+        "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.settimeout(5)
+        sock.sendall(head.encode() + body)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 400")
+    assert len(upstream.seen) == before
+
+
+def test_half_an_upload_is_not_taken_for_a_whole_one(server: Any, issue: Any, upstream: Any) -> None:
+    _, token = issue("openai")
+    before = len(upstream.seen)
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + b"x" * 1000
+    )
+    head = (
+        f"POST /proxy/v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+        "content-type: multipart/form-data; boundary=b\r\ncontent-length: 100000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.settimeout(5)
+        sock.sendall(head.encode() + form)
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 400")
+    assert len(upstream.seen) == before
+
+
+def test_a_caller_chooses_neither_the_script_name_nor_the_scheme(server: Any, issue: Any) -> None:
+    """gunicorn takes both from headers of a peer on this machine, which every local reverse proxy is."""
+    _, token = issue("openai")
+    assert raw(server, "GET", "/proxy/health", token, headers={"SCRIPT_NAME": "/proxy"})[0] == 404
+    assert raw(server, "GET", "/health", token, headers={"SCRIPT_NAME": "/other"})[0] == 200
+    headers = {"x-forwarded-proto": "https", "x-forwarded-ssl": "off"}
+    assert raw(server, "GET", "/health", token, headers=headers)[0] == 200
+
+
+def test_a_token_in_a_malformed_line_does_not_reach_the_log(server: Any, issue: Any) -> None:
+    _, token = issue("openai")
+    for line in (f"authorization Bearer {token}", f"Bearer {token}: x", f"authorization: Bearer {token}\x01"):
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            sock.sendall(f"GET /proxy/v1/models HTTP/1.1\r\nhost: x\r\n{line}\r\n\r\n".encode())
+            assert sock.recv(65536).startswith(b"HTTP/1.1 400")
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(f"GET /proxy/v1/models?key={token} x HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        sock.recv(65536)
+    time.sleep(0.2)
+    assert token not in server.log.read_text()
+
+
+def test_no_database_connection_is_held_while_a_body_arrives(grant: Any, by: Any) -> None:
+    """A pool of four, and four callers that send a byte a minute: nobody else would get in."""
+    held: list[bool] = []
+
+    class SlowBody:
+        def read(self, *_: Any) -> bytes:
+            held.append(connection.connection is not None)
+            return b""
+
+    token = tokens.mint(grant, by=by).token
+    request = RequestFactory().post(
+        "/proxy/v1/chat/completions", b"", content_type="application/json", headers={"authorization": f"Bearer {token}"}
+    )
+    request.META["HTTP_TRANSFER_ENCODING"] = "chunked"
+    request.META["wsgi.input"] = SlowBody()
+    assert RelayView.as_view()(request, path="v1/chat/completions").status_code == 400
+    assert held == [False]
+
+
+# One broken call, and all the others
+
+
+def admitted(grant: Any, by: Any, worker: Any) -> Any:
+    claims = tokens.verify(tokens.mint(grant, by=by).token)
+    entry = ledger.Entry(id=uuid7(), jti=claims.jti, kid=claims.kid, worker=worker, route="openai.chat")
+    ledger.admit(policy.read(claims), entry)
+    return entry.id
+
+
+def test_a_settlement_that_the_database_will_never_take_does_not_stop_the_watch(grant: Any, by: Any) -> None:
+    watch = Watch(worker=uuid4())
+    ledger.beat(watch.worker)
+    poisoned, other = admitted(grant, by, watch.worker), admitted(grant, by, watch.worker)
+    watch.settle(poisoned, ledger.Settlement("ok", 200, cost=-1))
+    watched = watch.enter(other, None)
+    grant.revoke(by)
+    for _ in range(2):
+        watch.tick(time.monotonic())
+    assert watched.cut is not None, "revocation is now, whatever became of another call"
+    call = Call.objects.get(pk=poisoned)
+    assert (call.finished_at is not None, call.cost, call.estimated) == (True, None, True)
+
+
+def test_a_call_is_settled_though_its_usage_cannot_be_read(grant: Any, by: Any) -> None:
+    """Bigger than the database's integers: SQLite's driver refuses with an error that is not the database's."""
+    watch = Watch(worker=uuid4())
+    ledger.beat(watch.worker)
+    call = admitted(grant, by, watch.worker)
+    watch.settle(call, ledger.Settlement("ok", 200, input_tokens=2**70, cost=2**70))
+    watch.tick(time.monotonic())
+    assert nothing_is_open()
+
+
+def test_the_requests_of_this_file_are_well_formed(server: Any, issue: Any) -> None:
+    """Else the refusals above would prove nothing."""
+    _, token = issue("openai")
+    assert post(server, "/proxy/v1/chat/completions", token, BODY | {"model": "sandbox-1"}).status_code == 200
