@@ -34,7 +34,7 @@ def relay_lane(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(_RELAY_PREFIX):
-            return _relay(request, path=request.path_info[len(_RELAY_PREFIX):])
+            return _relay(request, path=request.path_info[len(_RELAY_PREFIX) :])
         return get_response(request)
 
     return middleware

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
+from grants.crypto import parse_key
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
@@ -28,6 +30,8 @@ PORT = env.int("PORT", default=8000)
 WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=2)
 AIPASSPORT_URL = env.str("AIPASSPORT_URL", default=f"http://{HOST}:{PORT}").rstrip("/")
 _url = urlsplit(AIPASSPORT_URL)
+if _url.scheme not in ("http", "https") or not _url.hostname or _url.query or _url.fragment:
+    raise ImproperlyConfigured("AIPASSPORT_URL reads like https://aipassport.example.")
 _LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 ALLOWED_HOSTS = env.list("AIPASSPORT_ALLOWED_HOSTS", default=[_url.hostname or HOST, *_LOCAL_HOSTS])
 CSRF_TRUSTED_ORIGINS = [f"{_url.scheme}://{_url.netloc}"]
@@ -43,6 +47,11 @@ if len(SECRET_KEY) < 32 or not AIPASSPORT_ENCRYPTION_KEYS:
         "AIPASSPORT_SECRET_KEY (at least 32 characters) and AIPASSPORT_ENCRYPTION_KEYS must be set. "
         "`make run` writes a .env with fresh ones."
     )
+for _key in AIPASSPORT_ENCRYPTION_KEYS:
+    try:
+        parse_key(_key)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"AIPASSPORT_ENCRYPTION_KEYS: {error}") from None
 
 
 def _derived(purpose: bytes) -> str:

@@ -139,7 +139,7 @@ def _wrk(relay: Relay, seconds: int) -> dict[str, float]:
         if line.startswith("BENCH "):
             found: dict[str, float] = json.loads(line[6:])
             return found
-    sys.exit(f"wrk failed:\n{done.stdout}{done.stderr}")
+    sys.exit(f"{relay.name}: wrk failed:\n{done.stdout}{done.stderr}")
 
 
 def burst(relay: Relay, paced: Paced, count: int, chunks: int) -> None:

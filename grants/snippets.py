@@ -107,7 +107,10 @@ def _openai(shown: _Shown) -> Snippet:
         client, arguments = "AzureOpenAI", f'azure_endpoint="{shown.base}", api_version="2024-10-21"'
     else:
         client, arguments = "OpenAI", f'base_url="{shown.base}/v1"'
-    return Snippet("OpenAI SDK", "python", f"""\
+    return Snippet(
+        "OpenAI SDK",
+        "python",
+        f"""\
 from openai import {client}
 
 client = {client}(
@@ -121,11 +124,15 @@ stream = client.chat.completions.create(
 )
 for chunk in stream:
     if chunk.choices:
-        print(chunk.choices[0].delta.content or "", end="", flush=True)""")
+        print(chunk.choices[0].delta.content or "", end="", flush=True)""",
+    )
 
 
 def _openai_embeddings(shown: _Shown) -> Snippet:
-    return Snippet("OpenAI SDK", "python", f"""\
+    return Snippet(
+        "OpenAI SDK",
+        "python",
+        f"""\
 from openai import OpenAI
 
 client = OpenAI(
@@ -133,11 +140,15 @@ client = OpenAI(
     api_key="{shown.token}",
 )
 answer = client.embeddings.create(model="{shown.model}", input="Hello!")
-print(answer.data[0].embedding[:5])""")
+print(answer.data[0].embedding[:5])""",
+    )
 
 
 def _anthropic(shown: _Shown) -> Snippet:
-    return Snippet("Anthropic SDK", "python", f"""\
+    return Snippet(
+        "Anthropic SDK",
+        "python",
+        f"""\
 from anthropic import Anthropic
 
 client = Anthropic(
@@ -150,11 +161,15 @@ with client.messages.stream(
     messages=[{{"role": "user", "content": "Hello!"}}],
 ) as stream:
     for text in stream.text_stream:
-        print(text, end="", flush=True)""")
+        print(text, end="", flush=True)""",
+    )
 
 
 def _google(shown: _Shown) -> Snippet:
-    return Snippet("Google Gen AI SDK", "python", f"""\
+    return Snippet(
+        "Google Gen AI SDK",
+        "python",
+        f"""\
 from google import genai
 
 client = genai.Client(
@@ -165,7 +180,8 @@ for chunk in client.models.generate_content_stream(
     model="{shown.model}",
     contents="Hello!",
 ):
-    print(chunk.text or "", end="", flush=True)""")
+    print(chunk.text or "", end="", flush=True)""",
+    )
 
 
 _NATIVE = {"openai": _openai, "anthropic": _anthropic, "google": _google}

@@ -45,8 +45,12 @@ def any_covers(patterns: Iterable[str], model: str) -> bool:
 def narrowest(these: Iterable[str], those: Iterable[str]) -> tuple[str, ...]:
     """The patterns that cover exactly what both sets of patterns cover."""
     those = tuple(those)
-    both = [mine if covers(other, mine) else other for mine in these for other in those
-            if covers(other, mine) or covers(mine, other)]
+    both = [
+        mine if covers(other, mine) else other
+        for mine in these
+        for other in those
+        if covers(other, mine) or covers(mine, other)
+    ]
     return tuple(dict.fromkeys(both))
 
 

@@ -150,7 +150,7 @@ class RelayedBody:
 
     def close(self) -> None:
         """The server is done with it: sent to its end, or the client gone in the middle."""
-        self._settle("client_gone")
+        self._settle(self._fate.outcome(None) if self._fate.sealed else "client_gone")
         self._exchange.close()
 
     def _settle(self, outcome: str) -> None:

@@ -71,7 +71,11 @@ def issue(alice: Any, by: Actor, upstream: Any, settings: Any) -> Issue:
 
     def make(provider: str = "openai", *, secret: str = CANARY, base_url: str | None = None, **changes: Any) -> Any:
         key = ProviderKey.objects.filter(owner=alice, label=provider).first() or ProviderKey.add(
-            owner=alice, provider=provider, label=provider, secret="" if provider == "sandbox" else secret, by=by,
+            owner=alice,
+            provider=provider,
+            label=provider,
+            secret="" if provider == "sandbox" else secret,
+            by=by,
             base_url=("" if provider == "sandbox" else upstream.url) if base_url is None else base_url,
         )
         offered = tuple(str(item) for item in key.row.capabilities if item not in ("web", "code", "state"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import requests
+
 from proxy.sandbox import SandboxAdapter
 
 
@@ -40,6 +42,7 @@ class FakeUpstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.seen: list[Seen] = []
         self.disconnected = threading.Event()
+        self.flooded = 0
 
     @property
     def url(self) -> str:
@@ -240,3 +243,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._chunk(chat_chunk("fine"))
         self._chunk(event(b"[DONE]"))
         self._chunk(b"")
+
+    def _compressed(self, _: Any) -> None:
+        """Compressed though nobody asked for it."""
+        body = json.dumps({"id": "x", "object": "chat.completion", "created": 1, "model": "fake", "choices": []})
+        self._whole(200, gzip.compress(body.encode()), {"content-encoding": "gzip"})
+
+    def _floods(self, _: Any) -> None:
+        """As many events as the other side takes, up to 64 MB; ``flooded`` counts the bytes."""
+        self._stream()
+        piece = chat_chunk("x" * 65536)
+        self.server.flooded = 0
+        for _number in range(1000):
+            self._chunk(piece)
+            self.server.flooded += len(piece)

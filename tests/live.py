@@ -42,8 +42,8 @@ def environment(**changes: str) -> dict[str, str]:
         | {
             "DJANGO_SETTINGS_MODULE": "tests.settings",
             "AIPASSPORT_URL": settings.AIPASSPORT_URL,
-        "AIPASSPORT_ALLOWED_HOSTS": ",".join(settings.ALLOWED_HOSTS),
-        "AIPASSPORT_SECRET_KEY": settings.SECRET_KEY,
+            "AIPASSPORT_ALLOWED_HOSTS": ",".join(settings.ALLOWED_HOSTS),
+            "AIPASSPORT_SECRET_KEY": settings.SECRET_KEY,
             "AIPASSPORT_ENCRYPTION_KEYS": ",".join(settings.AIPASSPORT_ENCRYPTION_KEYS),
             "AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS": "true",
             "AIPASSPORT_CONNECT_TIMEOUT": "2",

@@ -33,8 +33,13 @@ def furnished(root: Any) -> dict[str, Any]:
     key = ProviderKey.add(owner=root, provider="sandbox", label="Sandbox", secret="", by=by)
     grant = Grant.issue(key=key, terms=terms(), app_name="Notebook", by=by)
     tokens.mint(grant, by=by)
-    return {"key": key, "grant": grant, "call": call(grant), "event": AuditEvent.objects.first(),
-            "signing": SigningKey.objects.get()}
+    return {
+        "key": key,
+        "grant": grant,
+        "call": call(grant),
+        "event": AuditEvent.objects.first(),
+        "signing": SigningKey.objects.get(),
+    }
 
 
 def pages(rows: dict[str, Any]) -> list[str]:
@@ -43,12 +48,25 @@ def pages(rows: dict[str, Any]) -> list[str]:
 
     lists = ["", *(f"grants/{name}/" for name in ("grant", "providerkey", "call", "auditevent", "signingkey"))]
     return [
-        *(f"/admin/{name}" for name in [*lists, "grants/", "auth/user/", "auth/user/add/", "grants/grant/add/",
-                                        "grants/providerkey/add/", "grants/signingkey/rotate/", "password_change/"]),
+        *(
+            f"/admin/{name}"
+            for name in [
+                *lists,
+                "grants/",
+                "auth/user/",
+                "auth/user/add/",
+                "grants/grant/add/",
+                "grants/providerkey/add/",
+                "grants/signingkey/rotate/",
+                "password_change/",
+            ]
+        ),
         *(one("providerkey", name, "key") for name in ("change", "edit", "disable", "enable")),
         *(one("grant", name, "grant") for name in ("change", "terms", "token", "revoke")),
-        one("call", "change", "call"), one("auditevent", "change", "event"),
-        one("signingkey", "change", "signing"), one("signingkey", "retire", "signing"),
+        one("call", "change", "call"),
+        one("auditevent", "change", "event"),
+        one("signingkey", "change", "signing"),
+        one("signingkey", "retire", "signing"),
     ]
 
 
@@ -78,7 +96,11 @@ def test_what_apps_say_about_themselves_is_text_on_every_page(desk: Client, furn
     """Stored cross-site scripting: names and reasons come from anybody."""
     name = SCRIPT[:100]
     grant, _ = Grant.request(
-        provider="sandbox", terms=terms(), app_name=name, by=Actor("app"), reason=SCRIPT,
+        provider="sandbox",
+        terms=terms(),
+        app_name=name,
+        by=Actor("app"),
+        reason=SCRIPT,
         app_url="https://x.example/?'\"<b>",
     )
     waiting = [f"/consent/{grant.pk}/", "/admin/", reverse("admin:grants_grant_change", args=[grant.pk])]
@@ -136,8 +158,25 @@ def test_long_lists_are_never_counted(
     assert not [query for query in captured.captured_queries if "COUNT(" in query["sql"] and table in query["sql"]]
 
 
-@pytest.mark.parametrize("query", ["outcome=ok", "day=today", "day=month", "route=chat", "route=%00", "outcome=nonsense",
-                                   "day=x", "grant=x", "grant=%00", "p=x", "p=99999999", "o=9.x", "_facets=1", "all="])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "outcome=ok",
+        "day=today",
+        "day=month",
+        "route=chat",
+        "route=%00",
+        "outcome=nonsense",
+        "day=x",
+        "grant=x",
+        "grant=%00",
+        "p=x",
+        "p=99999999",
+        "o=9.x",
+        "_facets=1",
+        "all=",
+    ],
+)
 @pytest.mark.parametrize("model", ["call"])
 def test_the_ledger_is_filtered_and_bad_filters_break_nothing(
     desk: Client, furnished: dict[str, Any], model: str, query: str
@@ -170,9 +209,7 @@ def test_what_is_not_there_is_not_found(desk: Client, furnished: dict[str, Any],
 
 @pytest.mark.parametrize("model", ["grant", "providerkey"])
 @pytest.mark.parametrize("chosen", ["x", "\x00", ""])
-def test_bad_choices_in_a_list_are_refused(
-    desk: Client, furnished: dict[str, Any], model: str, chosen: str
-) -> None:
+def test_bad_choices_in_a_list_are_refused(desk: Client, furnished: dict[str, Any], model: str, chosen: str) -> None:
     for name in ("revoke_selected", "disable_selected", "nonsense", ""):
         answer = desk.post(f"/admin/grants/{model}/", {"action": name, "_selected_action": [chosen]})
         assert answer.status_code in (302, 400)
@@ -267,7 +304,11 @@ def test_the_trail_names_the_address_that_cannot_be_forged(
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1 hour", 3600), ("90 minutes", 5400), ("30 days", 30 * 86400), ("61 seconds", 61), ("1 year", 365 * 86400),
+        ("1 hour", 3600),
+        ("90 minutes", 5400),
+        ("30 days", 30 * 86400),
+        ("61 seconds", 61),
+        ("1 year", 365 * 86400),
         ("—", None),
     ],
 )
@@ -278,7 +319,11 @@ def test_durations_read_like_a_sentence(text: str, value: int | None) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("$0", 0), ("$1,234.50", 1_234_500_000_000), ("$0.0658", 65_800_000), ("$0.000012", 12_000), ("<$0.000001", 3),
+        ("$0", 0),
+        ("$1,234.50", 1_234_500_000_000),
+        ("$0.0658", 65_800_000),
+        ("$0.000012", 12_000),
+        ("<$0.000001", 3),
         ("—", None),
     ],
 )

@@ -34,9 +34,17 @@ def desk(client: Client, alice: Any) -> Client:
 
 def form(key: ProviderKey, **changes: Any) -> dict[str, Any]:
     return {
-        "provider_key": key.pk, "app_name": "Notebook", "app_url": "https://app.example", "reason": "Notes",
-        "models": "sandbox-1, sandbox-2*\nother", "capabilities": ["chat"], "expiry": "86400",
-        "token_lifetime": "900", "max_requests": "10", "max_concurrency": "", "allowed_origins": "https://app.example",
+        "provider_key": key.pk,
+        "app_name": "Notebook",
+        "app_url": "https://app.example",
+        "reason": "Notes",
+        "models": "sandbox-1, sandbox-2*\nother",
+        "capabilities": ["chat"],
+        "expiry": "86400",
+        "token_lifetime": "900",
+        "max_requests": "10",
+        "max_concurrency": "",
+        "allowed_origins": "https://app.example",
     } | changes
 
 
@@ -270,10 +278,24 @@ def test_a_grant_that_no_app_asked_for_has_no_secret_to_rotate(desk: Client, gra
 def call(grant: Grant, **changes: Any) -> Call:
     now = microseconds(timezone.now())
     values: dict[str, Any] = {
-        "id": uuid7(), "grant": grant, "worker": uuid7(), "jti": "j", "kid": "k", "route": "chat/completions",
-        "model": "sandbox-1", "stream": False, "counted": 1, "day": day_number(timezone.now()), "started_at": now,
-        "finished_at": now + 812_000, "outcome": "ok", "status": 200, "input_tokens": 1234, "output_tokens": 56,
-        "cost": 1_500_000, "estimated": True,
+        "id": uuid7(),
+        "grant": grant,
+        "worker": uuid7(),
+        "jti": "j",
+        "kid": "k",
+        "route": "chat/completions",
+        "model": "sandbox-1",
+        "stream": False,
+        "counted": 1,
+        "day": day_number(timezone.now()),
+        "started_at": now,
+        "finished_at": now + 812_000,
+        "outcome": "ok",
+        "status": 200,
+        "input_tokens": 1234,
+        "output_tokens": 56,
+        "cost": 1_500_000,
+        "estimated": True,
     }
     return Call.objects.create(**values | changes)
 

@@ -110,7 +110,9 @@ def test_a_replaced_secret_is_used_from_then_on_and_the_trail_says_only_that(des
 
 def test_provider_and_base_url_cannot_be_changed(desk: Client, key: ProviderKey) -> None:
     """The stored key would go to another host."""
-    desk.post(page(key, "edit"), {"label": "x", "extra_fields": "", "provider": "groq", "base_url": "https://evil.example"})
+    desk.post(
+        page(key, "edit"), {"label": "x", "extra_fields": "", "provider": "groq", "base_url": "https://evil.example"}
+    )
     desk.post(page(key), {"label": "y", "provider": "groq", "base_url": "https://evil.example"})
     key.refresh_from_db()
     assert (key.provider, key.base_url, key.label) == ("openai", "", "x")

@@ -23,7 +23,9 @@ def hers(grant: Grant, by: Actor) -> dict[str, Any]:
     """A row of Alice's in each model."""
     tokens.mint(grant, by=by)
     return {
-        "providerkey": grant.provider_key, "grant": grant, "call": call(grant),
+        "providerkey": grant.provider_key,
+        "grant": grant,
+        "call": call(grant),
         "auditevent": AuditEvent.objects.filter(grant=grant).first(),
     }
 
@@ -70,9 +72,7 @@ def test_alice_herself_opens_all_of_them(client: Client, alice: Any, hers: dict[
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_lists_and_their_filters_show_only_ones_own(
-    client: Client, bob: Any, hers: dict[str, Any], model: str
-) -> None:
+def test_lists_and_their_filters_show_only_ones_own(client: Client, bob: Any, hers: dict[str, Any], model: str) -> None:
     client.force_login(bob)
     html = client.get(f"/admin/grants/{model}/").content.decode()
     assert "Notebook" not in html
@@ -83,9 +83,7 @@ def test_lists_and_their_filters_show_only_ones_own(
 @pytest.mark.parametrize(
     "query", ["call/?grant={}", "auditevent/?grant={}", "auditevent/?key={}", "grant/?key={}", "grant/?q=Notebook"]
 )
-def test_filters_do_not_find_what_is_not_ones_own(
-    client: Client, bob: Any, hers: dict[str, Any], query: str
-) -> None:
+def test_filters_do_not_find_what_is_not_ones_own(client: Client, bob: Any, hers: dict[str, Any], query: str) -> None:
     client.force_login(bob)
     for row in (hers["grant"], hers["providerkey"]):
         answer = client.get("/admin/grants/" + query.format(row.pk))
@@ -105,8 +103,12 @@ def test_list_actions_do_not_reach_what_is_not_ones_own(client: Client, bob: Any
 def test_nobody_grants_with_anothers_key(client: Client, bob: Any, hers: dict[str, Any]) -> None:
     client.force_login(bob)
     form = {
-        "provider_key": hers["providerkey"].pk, "app_name": "Thief", "models": "*", "capabilities": "chat",
-        "expiry": "3600", "token_lifetime": "900",
+        "provider_key": hers["providerkey"].pk,
+        "app_name": "Thief",
+        "models": "*",
+        "capabilities": "chat",
+        "expiry": "3600",
+        "token_lifetime": "900",
     }
     client.post("/admin/grants/grant/add/", form)
     assert not Grant.objects.filter(app_name="Thief").exists()

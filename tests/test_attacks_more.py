@@ -15,12 +15,12 @@ import pytest
 import requests
 from django.db import connection
 from django.test import RequestFactory
-from proxy.views import RelayView
-from proxy.watch import Watch
 
 from grants import ledger, policy, tokens
 from grants.clock import uuid7
 from grants.models import Allowance, Call
+from proxy.views import RelayView
+from proxy.watch import Watch
 
 from .conftest import CANARY
 from .live import eventually

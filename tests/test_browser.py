@@ -23,8 +23,13 @@ pytestmark = pytest.mark.browser
 
 SCREENSHOTS = Path(__file__).resolve().parent.parent / "screenshots"
 ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run", "--disable-dev-shm-usage",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
 ]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -166,7 +171,11 @@ def test_an_owner_consents_on_a_telephone(
     page.set_viewport_size({"width": 390, "height": 844})
     wanted = terms(models=("gpt-4o*", "o4-mini"), valid_for=90 * 86_400, max_requests=1000)
     grant, _ = Grant.request(
-        provider="openai", terms=wanted, app_name="Mail triage", by=Actor("app"), app_url="https://triage.example",
+        provider="openai",
+        terms=wanted,
+        app_name="Mail triage",
+        by=Actor("app"),
+        app_url="https://triage.example",
         reason="Sorts your inbox and drafts answers",
     )
     page.goto(f"/consent/{grant.pk}/")

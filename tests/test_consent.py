@@ -19,7 +19,10 @@ APP = Actor("app", None, "198.51.100.4")
 
 def ask(**changes: Any) -> Grant:
     wanted = terms(
-        models=("sandbox-1", "sandbox-2*"), valid_for=30 * DAY, max_requests=100, max_concurrency=4,
+        models=("sandbox-1", "sandbox-2*"),
+        valid_for=30 * DAY,
+        max_requests=100,
+        max_concurrency=4,
         allowed_origins=("https://app.example",),
     ).with_(**changes)
     return Grant.request(provider="sandbox", terms=wanted, app_name="Mail triage", by=APP, reason="Sorts mail")[0]
@@ -43,11 +46,16 @@ def url(grant: Grant) -> str:
 def decision(grant: Grant, key: ProviderKey, **changes: Any) -> dict[str, Any]:
     """What the page posts when nothing was changed on it."""
     return {
-        "decision": "approve", "user_code": grant.user_code, "provider_key": key.pk,
+        "decision": "approve",
+        "user_code": grant.user_code,
+        "provider_key": key.pk,
         "models": "\r\n".join(grant.models),
-        "capabilities": grant.capabilities, "expiry": str(grant.valid_for or 30 * DAY),
-        "token_lifetime": str(grant.token_lifetime), "max_requests": grant.max_requests or "",
-        "max_concurrency": grant.max_concurrency or "", "allowed_origins": "\r\n".join(grant.allowed_origins),
+        "capabilities": grant.capabilities,
+        "expiry": str(grant.valid_for or 30 * DAY),
+        "token_lifetime": str(grant.token_lifetime),
+        "max_requests": grant.max_requests or "",
+        "max_concurrency": grant.max_concurrency or "",
+        "allowed_origins": "\r\n".join(grant.allowed_origins),
     } | changes
 
 
@@ -103,13 +111,22 @@ def test_approving_unchanged_grants_what_was_asked_for(
 
 def test_approving_less_grants_less(owner: Client, pending: Grant, sandbox_key: ProviderKey) -> None:
     narrower = {
-        "models": "sandbox-1", "capabilities": ["chat"], "expiry": str(HOUR), "token_lifetime": "300",
-        "max_requests": "5", "max_concurrency": "1", "allowed_origins": "",
+        "models": "sandbox-1",
+        "capabilities": ["chat"],
+        "expiry": str(HOUR),
+        "token_lifetime": "300",
+        "max_requests": "5",
+        "max_concurrency": "1",
+        "allowed_origins": "",
     }
     owner.post(url(pending), decision(pending, sandbox_key, **narrower))
     grant = Grant.objects.get()
     assert grant.terms == terms(
-        models=("sandbox-1",), capabilities=("chat",), valid_for=HOUR, token_lifetime=300, max_requests=5,
+        models=("sandbox-1",),
+        capabilities=("chat",),
+        valid_for=HOUR,
+        token_lifetime=300,
+        max_requests=5,
         max_concurrency=1,
     )
     assert abs(grant.expires_at - timezone.now() - dt.timedelta(hours=1)) < dt.timedelta(seconds=5)
@@ -229,9 +246,7 @@ def test_denying_needs_no_code(owner: Client, pending: Grant, alice: Any) -> Non
 
 
 @pytest.mark.parametrize("method", ["get", "head", "put", "patch", "delete", "options"])
-def test_nothing_but_a_post_decides(
-    owner: Client, pending: Grant, sandbox_key: ProviderKey, method: str
-) -> None:
+def test_nothing_but_a_post_decides(owner: Client, pending: Grant, sandbox_key: ProviderKey, method: str) -> None:
     getattr(owner, method)(url(pending) + "?decision=deny", {"decision": "deny"})
     assert status(pending) == "pending"
 

@@ -41,7 +41,10 @@ def chat(model: str, prompt: int, completion: int, *, cached: int = 0, **more: A
     details = {"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, **details}
     return {
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1_760_000_000, "model": model,
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_760_000_000,
+        "model": model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
         "usage": {**usage, **more},
     }
@@ -49,8 +52,13 @@ def chat(model: str, prompt: int, completion: int, *, cached: int = 0, **more: A
 
 def claude(**usage: Any) -> dict[str, Any]:
     return {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5-20250929",
-        "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn", "usage": usage,
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5-20250929",
+        "content": [{"type": "text", "text": "Hi"}],
+        "stop_reason": "end_turn",
+        "usage": usage,
     }
 
 
@@ -59,44 +67,74 @@ def gemini(**usage: Any) -> dict[str, Any]:
 
 
 OPENAI_CHAT = {
-    **chat("gpt-4o-mini-2024-07-18", 2006, 300, cached=1920), "service_tier": "default", "system_fingerprint": "fp_1",
+    **chat("gpt-4o-mini-2024-07-18", 2006, 300, cached=1920),
+    "service_tier": "default",
+    "system_fingerprint": "fp_1",
 }
 OPENAI_CHAT["usage"]["completion_tokens_details"] = {"reasoning_tokens": 0, "audio_tokens": 0}
 RESPONSE = {
-    "id": "resp_1", "object": "response", "status": "completed", "model": "gpt-5-2025-08-07", "service_tier": "default",
+    "id": "resp_1",
+    "object": "response",
+    "status": "completed",
+    "model": "gpt-5-2025-08-07",
+    "service_tier": "default",
     "usage": {
-        "input_tokens": 75, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 1186,
-        "output_tokens_details": {"reasoning_tokens": 1024}, "total_tokens": 1261,
+        "input_tokens": 75,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 1186,
+        "output_tokens_details": {"reasoning_tokens": 1024},
+        "total_tokens": 1261,
     },
 }
 EMBEDDING = {
-    "object": "list", "data": [], "model": "text-embedding-3-small", "usage": {"prompt_tokens": 8, "total_tokens": 8},
+    "object": "list",
+    "data": [],
+    "model": "text-embedding-3-small",
+    "usage": {"prompt_tokens": 8, "total_tokens": 8},
 }
 IMAGE = {
-    "created": 1, "data": [{"b64_json": ""}], "size": "1024x1024",
+    "created": 1,
+    "data": [{"b64_json": ""}],
+    "size": "1024x1024",
     "usage": {
-        "total_tokens": 100, "input_tokens": 50, "output_tokens": 50,
+        "total_tokens": 100,
+        "input_tokens": 50,
+        "output_tokens": 50,
         "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
     },
 }
 TRANSCRIPT = {
     "text": "Hello",
     "usage": {
-        "type": "tokens", "input_tokens": 20, "input_token_details": {"text_tokens": 6, "audio_tokens": 14},
-        "output_tokens": 45, "total_tokens": 65,
+        "type": "tokens",
+        "input_tokens": 20,
+        "input_token_details": {"text_tokens": 6, "audio_tokens": 14},
+        "output_tokens": 45,
+        "total_tokens": 65,
     },
 }
 AUDIO_CHAT = chat(
-    "gpt-audio", 100, 200,
-    prompt_tokens_details={"cached_tokens": 0, "audio_tokens": 60}, completion_tokens_details={"audio_tokens": 150},
+    "gpt-audio",
+    100,
+    200,
+    prompt_tokens_details={"cached_tokens": 0, "audio_tokens": 60},
+    completion_tokens_details={"audio_tokens": 150},
 )
 CACHED_CLAUDE = claude(
-    input_tokens=2095, cache_creation_input_tokens=2000, cache_read_input_tokens=10_000, output_tokens=503,
-    cache_creation={"ephemeral_5m_input_tokens": 1500, "ephemeral_1h_input_tokens": 500}, service_tier="standard",
+    input_tokens=2095,
+    cache_creation_input_tokens=2000,
+    cache_read_input_tokens=10_000,
+    output_tokens=503,
+    cache_creation={"ephemeral_5m_input_tokens": 1500, "ephemeral_1h_input_tokens": 500},
+    service_tier="standard",
 )
 GROQ = chat("llama-3.3-70b-versatile", 18, 556, queue_time=0.037, prompt_time=0.0006, total_time=0.46)
 GROK = chat(
-    "grok-3-mini", 32, 9, cached=6, completion_tokens_details={"reasoning_tokens": 94, "audio_tokens": 0},
+    "grok-3-mini",
+    32,
+    9,
+    cached=6,
+    completion_tokens_details={"reasoning_tokens": 94, "audio_tokens": 0},
     num_sources_used=0,
 )
 SONAR = chat("sonar", 14, 289, search_context_size="low", cost={"total_cost": 0.005})
@@ -104,85 +142,257 @@ RESEARCH = chat("sonar-deep-research", 33, 7163, citation_tokens=20_016, num_sea
 
 # (provider, flavor, model asked for, answer) → (input, output, cached, cost by the published prices)
 CASES: dict[str, tuple[str, str, str, dict[str, Any], tuple[int, int, int, int | None]]] = {
-    "openai chat": ("openai", "chat", "gpt-4o-mini", OPENAI_CHAT, (
-        2006, 300, 1920, nanos((86, "0.15"), (1920, "0.075"), (300, "0.6")))),
-    "openai audio chat": ("openai", "chat", "gpt-audio", AUDIO_CHAT, (
-        100, 200, 0, nanos((40, "2.5"), (60, "32"), (50, "10"), (150, "64")))),
+    "openai chat": (
+        "openai",
+        "chat",
+        "gpt-4o-mini",
+        OPENAI_CHAT,
+        (2006, 300, 1920, nanos((86, "0.15"), (1920, "0.075"), (300, "0.6"))),
+    ),
+    "openai audio chat": (
+        "openai",
+        "chat",
+        "gpt-audio",
+        AUDIO_CHAT,
+        (100, 200, 0, nanos((40, "2.5"), (60, "32"), (50, "10"), (150, "64"))),
+    ),
     "openai responses": ("openai", "responses", "gpt-5", RESPONSE, (75, 1186, 0, nanos((75, "1.25"), (1186, "10")))),
     "openai embeddings": ("openai", "embeddings", "text-embedding-3-small", EMBEDDING, (8, 0, 0, nanos((8, "0.02")))),
-    "openai images": ("openai", "images", "gpt-image-1", IMAGE, (
-        50, 50, 0, nanos((10, "5"), (40, "10"), (50, "40")))),
-    "openai transcription": ("openai", "transcription", "gpt-4o-transcribe", TRANSCRIPT, (
-        20, 45, 0, nanos((6, "2.5"), (14, "6"), (45, "10")))),
-    "openai whisper": ("openai", "transcription", "whisper-1", {"usage": {"type": "duration", "seconds": 9}}, (
-        0, 0, 0, 900_000)),  # $0.36 an hour
-    "anthropic": ("anthropic", "anthropic", "claude-sonnet-4-5", CACHED_CLAUDE, (
-        14_095, 503, 10_000, nanos((2095, "3"), (1500, "3.75"), (500, "6"), (10_000, "0.3"), (503, "15")))),
-    "anthropic long context": ("anthropic", "anthropic", "claude-sonnet-4-5", claude(
-        input_tokens=250_000, output_tokens=10,
-    ), (250_000, 10, 0, nanos((250_000, "6"), (10, "22.5")))),
-    "anthropic web search": ("anthropic", "anthropic", "claude-sonnet-4-5", claude(
-        input_tokens=10, output_tokens=10, server_tool_use={"web_search_requests": 2},
-    ), (10, 10, 0, nanos((10, "3"), (10, "15"), (2, "10000")))),  # $10 for a thousand
-    "anthropic through its openai endpoint": ("anthropic", "chat", "claude-sonnet-4-5", chat(
-        "claude-sonnet-4-5", 20, 10,
-    ), (20, 10, 0, nanos((20, "3"), (10, "15")))),
-    "google": ("google", "google", "gemini-2.5-flash", gemini(
-        promptTokenCount=264, candidatesTokenCount=100, thoughtsTokenCount=50, totalTokenCount=414,
-        promptTokensDetails=[{"modality": "TEXT", "tokenCount": 6}, {"modality": "IMAGE", "tokenCount": 258}],
-    ), (264, 150, 0, nanos((264, "0.3"), (150, "2.5")))),
-    "google audio, cached": ("google", "google", "gemini-2.5-flash", gemini(
-        promptTokenCount=1000, candidatesTokenCount=10, cachedContentTokenCount=500,
-        promptTokensDetails=[{"modality": "TEXT", "tokenCount": 600}, {"modality": "AUDIO", "tokenCount": 400}],
-        cacheTokensDetails=[{"modality": "TEXT", "tokenCount": 200}, {"modality": "AUDIO", "tokenCount": 300}],
-    ), (1000, 10, 500, nanos((400, "0.3"), (200, "0.03"), (100, "1"), (300, "0.1"), (10, "2.5")))),
-    "google through its openai endpoint": ("google", "chat", "gemini-2.5-flash", chat("gemini-2.5-flash", 10, 5), (
-        10, 5, 0, nanos((10, "0.3"), (5, "2.5")))),
-    "google, model named by path": ("google", "google", "models/gemini-2.5-flash", {
-        "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5},
-    }, (10, 5, 0, nanos((10, "0.3"), (5, "2.5")))),
-    "azure deployment": ("azure", "chat", "our-deployment", chat("gpt-4o-2024-08-06", 100, 50, cached=40), (
-        100, 50, 40, nanos((60, "2.5"), (40, "1.25"), (50, "10")))),
-    "mistral": ("mistral", "chat", "mistral-large-latest", chat("mistral-large-latest", 11, 7), (
-        11, 7, 0, nanos((11, "2"), (7, "6")))),
-    "mistral embeddings": ("mistral", "embeddings", "mistral-embed", chat("mistral-embed", 15, 0), (
-        15, 0, 0, nanos((15, "0.1")))),
+    "openai images": ("openai", "images", "gpt-image-1", IMAGE, (50, 50, 0, nanos((10, "5"), (40, "10"), (50, "40")))),
+    "openai transcription": (
+        "openai",
+        "transcription",
+        "gpt-4o-transcribe",
+        TRANSCRIPT,
+        (20, 45, 0, nanos((6, "2.5"), (14, "6"), (45, "10"))),
+    ),
+    "openai whisper": (
+        "openai",
+        "transcription",
+        "whisper-1",
+        {"usage": {"type": "duration", "seconds": 9}},
+        (0, 0, 0, 900_000),
+    ),  # $0.36 an hour
+    "anthropic": (
+        "anthropic",
+        "anthropic",
+        "claude-sonnet-4-5",
+        CACHED_CLAUDE,
+        (14_095, 503, 10_000, nanos((2095, "3"), (1500, "3.75"), (500, "6"), (10_000, "0.3"), (503, "15"))),
+    ),
+    "anthropic long context": (
+        "anthropic",
+        "anthropic",
+        "claude-sonnet-4-5",
+        claude(
+            input_tokens=250_000,
+            output_tokens=10,
+        ),
+        (250_000, 10, 0, nanos((250_000, "6"), (10, "22.5"))),
+    ),
+    "anthropic web search": (
+        "anthropic",
+        "anthropic",
+        "claude-sonnet-4-5",
+        claude(
+            input_tokens=10,
+            output_tokens=10,
+            server_tool_use={"web_search_requests": 2},
+        ),
+        (10, 10, 0, nanos((10, "3"), (10, "15"), (2, "10000"))),
+    ),  # $10 for a thousand
+    "anthropic through its openai endpoint": (
+        "anthropic",
+        "chat",
+        "claude-sonnet-4-5",
+        chat(
+            "claude-sonnet-4-5",
+            20,
+            10,
+        ),
+        (20, 10, 0, nanos((20, "3"), (10, "15"))),
+    ),
+    "google": (
+        "google",
+        "google",
+        "gemini-2.5-flash",
+        gemini(
+            promptTokenCount=264,
+            candidatesTokenCount=100,
+            thoughtsTokenCount=50,
+            totalTokenCount=414,
+            promptTokensDetails=[{"modality": "TEXT", "tokenCount": 6}, {"modality": "IMAGE", "tokenCount": 258}],
+        ),
+        (264, 150, 0, nanos((264, "0.3"), (150, "2.5"))),
+    ),
+    "google audio, cached": (
+        "google",
+        "google",
+        "gemini-2.5-flash",
+        gemini(
+            promptTokenCount=1000,
+            candidatesTokenCount=10,
+            cachedContentTokenCount=500,
+            promptTokensDetails=[{"modality": "TEXT", "tokenCount": 600}, {"modality": "AUDIO", "tokenCount": 400}],
+            cacheTokensDetails=[{"modality": "TEXT", "tokenCount": 200}, {"modality": "AUDIO", "tokenCount": 300}],
+        ),
+        (1000, 10, 500, nanos((400, "0.3"), (200, "0.03"), (100, "1"), (300, "0.1"), (10, "2.5"))),
+    ),
+    "google through its openai endpoint": (
+        "google",
+        "chat",
+        "gemini-2.5-flash",
+        chat("gemini-2.5-flash", 10, 5),
+        (10, 5, 0, nanos((10, "0.3"), (5, "2.5"))),
+    ),
+    "google, model named by path": (
+        "google",
+        "google",
+        "models/gemini-2.5-flash",
+        {
+            "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5},
+        },
+        (10, 5, 0, nanos((10, "0.3"), (5, "2.5"))),
+    ),
+    "azure deployment": (
+        "azure",
+        "chat",
+        "our-deployment",
+        chat("gpt-4o-2024-08-06", 100, 50, cached=40),
+        (100, 50, 40, nanos((60, "2.5"), (40, "1.25"), (50, "10"))),
+    ),
+    "mistral": (
+        "mistral",
+        "chat",
+        "mistral-large-latest",
+        chat("mistral-large-latest", 11, 7),
+        (11, 7, 0, nanos((11, "2"), (7, "6"))),
+    ),
+    "mistral embeddings": (
+        "mistral",
+        "embeddings",
+        "mistral-embed",
+        chat("mistral-embed", 15, 0),
+        (15, 0, 0, nanos((15, "0.1"))),
+    ),
     "groq": ("groq", "chat", "llama-3.3-70b-versatile", GROQ, (18, 556, 0, nanos((18, "0.59"), (556, "0.79")))),
-    "groq whisper": ("groq", "transcription", "whisper-large-v3", {"text": "Hi", "duration": 3.2}, (
-        0, 0, 0, 308_334)),  # $0.111 an hour, 10 seconds at least
-    "deepseek": ("deepseek", "chat", "deepseek-v3.2", chat(
-        "deepseek-v3.2", 16, 10, prompt_cache_hit_tokens=0, prompt_cache_miss_tokens=16,
-    ), (16, 10, 0, 7_093)),  # 7092.8
+    "groq whisper": (
+        "groq",
+        "transcription",
+        "whisper-large-v3",
+        {"text": "Hi", "duration": 3.2},
+        (0, 0, 0, 308_334),
+    ),  # $0.111 an hour, 10 seconds at least
+    "deepseek": (
+        "deepseek",
+        "chat",
+        "deepseek-v3.2",
+        chat(
+            "deepseek-v3.2",
+            16,
+            10,
+            prompt_cache_hit_tokens=0,
+            prompt_cache_miss_tokens=16,
+        ),
+        (16, 10, 0, 7_093),
+    ),  # 7092.8
     "xai": ("xai", "chat", "grok-3-mini", GROK, (32, 103, 6, nanos((26, "0.3"), (6, "0.075"), (103, "0.5")))),
-    "cohere": ("cohere", "chat", "command-r-plus", chat("command-r-plus", 12, 20), (
-        12, 20, 0, nanos((12, "2.5"), (20, "10")))),
-    "cohere embeddings": ("cohere", "embeddings", "embed-v4.0", {
-        "model": "embed-v4.0", "usage": {"prompt_tokens": 5, "total_tokens": 5},
-    }, (5, 0, 0, nanos((5, "0.12")))),
-    "openrouter": ("openrouter", "chat", "openai/gpt-4o-mini", chat("openai/gpt-4o-mini", 30, 12, cost=0.0000117), (
-        30, 12, 0, nanos((30, "0.15"), (12, "0.6")))),
-    "together": ("together", "chat", "meta-llama/Llama-3.3-70B-Instruct-Turbo", chat(
-        "meta-llama/Llama-3.3-70B-Instruct-Turbo", 22, 33,
-    ), (22, 33, 0, nanos((55, "0.88")))),
-    "fireworks": ("fireworks", "chat", "accounts/fireworks/models/gpt-oss-120b", chat(
-        "accounts/fireworks/models/gpt-oss-120b", 90, 11,
-    ), (90, 11, 0, nanos((90, "0.15"), (11, "0.6")))),
-    "perplexity": ("perplexity", "chat", "sonar", SONAR, (
-        14, 289, 0, nanos((303, "1"), (1, "12000")))),  # $12 for a thousand requests
-    "perplexity research": ("perplexity", "chat", "sonar-deep-research", RESEARCH, (
-        33, 7163 + 73_997 + 20_016, 0, nanos((33, "2"), (7163, "8"), (73_997, "3"), (20_016, "2"), (18, "5000")))),
-    "cerebras": ("cerebras", "chat", "gpt-oss-120b", chat("gpt-oss-120b", 72, 60), (
-        72, 60, 0, nanos((72, "0.35"), (60, "0.75")))),
-    "bedrock": ("bedrock", "chat", "openai.gpt-oss-120b-1:0", chat("openai.gpt-oss-120b-1:0", 80, 20), (
-        80, 20, 0, nanos((80, "0.15"), (20, "0.6")))),
+    "cohere": (
+        "cohere",
+        "chat",
+        "command-r-plus",
+        chat("command-r-plus", 12, 20),
+        (12, 20, 0, nanos((12, "2.5"), (20, "10"))),
+    ),
+    "cohere embeddings": (
+        "cohere",
+        "embeddings",
+        "embed-v4.0",
+        {
+            "model": "embed-v4.0",
+            "usage": {"prompt_tokens": 5, "total_tokens": 5},
+        },
+        (5, 0, 0, nanos((5, "0.12"))),
+    ),
+    "openrouter": (
+        "openrouter",
+        "chat",
+        "openai/gpt-4o-mini",
+        chat("openai/gpt-4o-mini", 30, 12, cost=0.0000117),
+        (30, 12, 0, nanos((30, "0.15"), (12, "0.6"))),
+    ),
+    "together": (
+        "together",
+        "chat",
+        "meta-llama/Llama-3.3-70B-Instruct-Turbo",
+        chat(
+            "meta-llama/Llama-3.3-70B-Instruct-Turbo",
+            22,
+            33,
+        ),
+        (22, 33, 0, nanos((55, "0.88"))),
+    ),
+    "fireworks": (
+        "fireworks",
+        "chat",
+        "accounts/fireworks/models/gpt-oss-120b",
+        chat(
+            "accounts/fireworks/models/gpt-oss-120b",
+            90,
+            11,
+        ),
+        (90, 11, 0, nanos((90, "0.15"), (11, "0.6"))),
+    ),
+    "perplexity": (
+        "perplexity",
+        "chat",
+        "sonar",
+        SONAR,
+        (14, 289, 0, nanos((303, "1"), (1, "12000"))),
+    ),  # $12 for a thousand requests
+    "perplexity research": (
+        "perplexity",
+        "chat",
+        "sonar-deep-research",
+        RESEARCH,
+        (33, 7163 + 73_997 + 20_016, 0, nanos((33, "2"), (7163, "8"), (73_997, "3"), (20_016, "2"), (18, "5000"))),
+    ),
+    "cerebras": (
+        "cerebras",
+        "chat",
+        "gpt-oss-120b",
+        chat("gpt-oss-120b", 72, 60),
+        (72, 60, 0, nanos((72, "0.35"), (60, "0.75"))),
+    ),
+    "bedrock": (
+        "bedrock",
+        "chat",
+        "openai.gpt-oss-120b-1:0",
+        chat("openai.gpt-oss-120b-1:0", 80, 20),
+        (80, 20, 0, nanos((80, "0.15"), (20, "0.6"))),
+    ),
     "custom": ("custom", "chat", "gpt-4o", chat("gpt-4o", 7, 8), (7, 8, 0, None)),
     "sandbox": ("sandbox", "chat", "sandbox-1", chat("sandbox-1", 7, 8), (7, 8, 0, 0)),
-    "sandbox as anthropic": ("sandbox", "anthropic", "sandbox-1", claude(
-        input_tokens=7, output_tokens=8,
-    ), (7, 8, 0, 0)),
-    "sandbox as google": ("sandbox", "google", "sandbox-1", gemini(
-        promptTokenCount=7, candidatesTokenCount=8,
-    ), (7, 8, 0, 0)),
+    "sandbox as anthropic": (
+        "sandbox",
+        "anthropic",
+        "sandbox-1",
+        claude(
+            input_tokens=7,
+            output_tokens=8,
+        ),
+        (7, 8, 0, 0),
+    ),
+    "sandbox as google": (
+        "sandbox",
+        "google",
+        "sandbox-1",
+        gemini(
+            promptTokenCount=7,
+            candidatesTokenCount=8,
+        ),
+        (7, 8, 0, 0),
+    ),
 }
 
 
@@ -208,27 +418,39 @@ def test_every_provider_and_flavor_has_prices_and_an_extractor_in_the_library() 
 
 def by_the_library(provider: str, flavor: str, result: dict[str, Any]) -> int:
     prices_id, api_flavor = shape(provider, flavor) or ("", "")
-    usage = genai_prices.data_snapshot.get_snapshot().find_provider(None, prices_id, None).extract_usage(
-        result, api_flavor=api_flavor
-    )[1]
+    usage = (
+        genai_prices.data_snapshot.get_snapshot()
+        .find_provider(None, prices_id, None)
+        .extract_usage(result, api_flavor=api_flavor)[1]
+    )
     price = genai_prices.calc_price(
         usage, result.get("model") or result["modelVersion"], provider_id=PROVIDERS[provider].prices
     )
     return int((price.total_price * 10**9).to_integral_value(ROUND_CEILING))
 
 
-@pytest.mark.parametrize("name", [
-    name for name, case in CASES.items()
-    if PROVIDERS[case[0]].prices and case[1] != "transcription" and ("model" in case[3] or "modelVersion" in case[3])
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, case in CASES.items()
+        if PROVIDERS[case[0]].prices
+        and case[1] != "transcription"
+        and ("model" in case[3] or "modelVersion" in case[3])
+    ],
+)
 def test_our_arithmetic_is_the_librarys(name: str) -> None:
     provider, flavor, _, result, (*_, cost) = CASES[name]
     assert cost == by_the_library(provider, flavor, result)
 
 
 PRICED = [
-    (provider.id, model.id) for provider in PROVIDERS.values() if provider.prices
-    for row in price_table.providers if row.id == provider.prices for model in row.models
+    (provider.id, model.id)
+    for provider in PROVIDERS.values()
+    if provider.prices
+    for row in price_table.providers
+    if row.id == provider.prices
+    for model in row.models
 ]
 
 
@@ -253,21 +475,24 @@ FREE = "meta-llama/llama-3.3-70b-instruct:free"
 SPOKEN = chat("gpt-4o-audio-preview", 9, 9, prompt_tokens_details={"audio_tokens": 5})
 
 
-@pytest.mark.parametrize(("provider", "flavor", "model", "result"), [
-    ("openai", "chat", "no-such-model", chat("no-such-model", 10, 10)),
-    ("openai", "chat", "tts-1", chat("tts-1", 10, 10)),  # a price of characters
-    ("openai", "chat", "whisper-1", chat("whisper-1", 10, 10)),  # of seconds
-    ("openai", "chat", "text-embedding-3-small", chat("text-embedding-3-small", 10, 10)),  # none of output
-    ("openai", "chat", "gpt-4o-audio-preview", SPOKEN),  # none of audio
-    ("openai", "transcription", "gpt-4o-transcribe", {"usage": {"type": "duration", "seconds": 9}}),
-    ("openai", "transcription", "whisper-1", TRANSCRIPT),
-    ("openai", "moderations", "omni-moderation-latest", {"model": "omni-moderation-latest", "results": []}),
-    ("openai", "images", "dall-e-3", {"created": 1, "data": [{"url": "x"}]}),
-    ("openai", "speech", "gpt-4o-mini-tts", None),
-    ("openai", "transcription", "whisper-1", None),
-    ("openrouter", "chat", FREE, chat(FREE, 10, 10)),
-    ("google", "chat", "x" * 5000, chat("y" * 5000, 10, 10)),
-])
+@pytest.mark.parametrize(
+    ("provider", "flavor", "model", "result"),
+    [
+        ("openai", "chat", "no-such-model", chat("no-such-model", 10, 10)),
+        ("openai", "chat", "tts-1", chat("tts-1", 10, 10)),  # a price of characters
+        ("openai", "chat", "whisper-1", chat("whisper-1", 10, 10)),  # of seconds
+        ("openai", "chat", "text-embedding-3-small", chat("text-embedding-3-small", 10, 10)),  # none of output
+        ("openai", "chat", "gpt-4o-audio-preview", SPOKEN),  # none of audio
+        ("openai", "transcription", "gpt-4o-transcribe", {"usage": {"type": "duration", "seconds": 9}}),
+        ("openai", "transcription", "whisper-1", TRANSCRIPT),
+        ("openai", "moderations", "omni-moderation-latest", {"model": "omni-moderation-latest", "results": []}),
+        ("openai", "images", "dall-e-3", {"created": 1, "data": [{"url": "x"}]}),
+        ("openai", "speech", "gpt-4o-mini-tts", None),
+        ("openai", "transcription", "whisper-1", None),
+        ("openrouter", "chat", FREE, chat(FREE, 10, 10)),
+        ("google", "chat", "x" * 5000, chat("y" * 5000, 10, 10)),
+    ],
+)
 def test_what_has_no_known_price_costs_none_and_never_nothing(
     provider: str, flavor: str, model: str, result: dict[str, Any] | None
 ) -> None:
@@ -343,20 +568,48 @@ def test_parts_that_exceed_the_whole_get_no_discount() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from([
-            "usage", "usageMetadata", "model", "modelVersion", "service_tier", "speed", "type", "seconds", "duration",
-            "prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "cached_tokens", "audio_tokens",
-            "prompt_tokens_details", "input_token_details", "promptTokenCount", "promptTokensDetails", "modality",
-            "tokenCount",
-        ]), inner, max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "usage",
+                    "usageMetadata",
+                    "model",
+                    "modelVersion",
+                    "service_tier",
+                    "speed",
+                    "type",
+                    "seconds",
+                    "duration",
+                    "prompt_tokens",
+                    "completion_tokens",
+                    "input_tokens",
+                    "output_tokens",
+                    "cached_tokens",
+                    "audio_tokens",
+                    "prompt_tokens_details",
+                    "input_token_details",
+                    "promptTokenCount",
+                    "promptTokensDetails",
+                    "modality",
+                    "tokenCount",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=20,
 )
 
 
-@given(st.sampled_from(sorted(PROVIDERS)), st.sampled_from((*FLAVORS, "transcription", "none", "unheard-of")), JSON,
-       st.integers(-5, 10**9))
+@given(
+    st.sampled_from(sorted(PROVIDERS)),
+    st.sampled_from((*FLAVORS, "transcription", "none", "unheard-of")),
+    JSON,
+    st.integers(-5, 10**9),
+)
 def test_no_answer_whatever_raises(provider: str, flavor: str, result: Any, characters: int) -> None:
     usage = metered(provider, flavor, "gpt-4o", result, output_characters=characters, input_characters=characters)
     for count in (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cost or 0):

@@ -35,7 +35,9 @@ CLAUDE = {**HELLO, "max_tokens": 100}
 SAY = {"contents": [{"role": "user", "parts": [{"text": "Hello there"}]}]}
 ECHO = 'You said: "Hello there". The sandbox hears you; no provider was asked and nothing is billed.'
 WEATHER = {
-    "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"],
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["city"],
 }
 
 
@@ -142,9 +144,13 @@ def test_openai_sdk_asks_and_streams_responses(openai_sdk: openai.OpenAI) -> Non
     assert openai_sdk.responses.input_tokens.count(model="sandbox-1", input="Hello there").input_tokens == 5
 
 
-@pytest.mark.parametrize(("limit", "last", "status"), [
-    (None, "response.completed", "completed"), (3, "response.incomplete", "incomplete"),
-])
+@pytest.mark.parametrize(
+    ("limit", "last", "status"),
+    [
+        (None, "response.completed", "completed"),
+        (3, "response.incomplete", "incomplete"),
+    ],
+)
 def test_openai_responses_events_come_in_their_order(
     session: requests.Session, limit: int | None, last: str, status: str
 ) -> None:
@@ -152,9 +158,15 @@ def test_openai_responses_events_come_in_their_order(
     seen = events(post(session, "/v1/responses", body, stream=True))
     words = 3 if limit else len(ECHO.split())
     assert [event["type"] for event in seen] == [
-        "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
         *["response.output_text.delta"] * words,
-        "response.output_text.done", "response.content_part.done", "response.output_item.done", last,
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        last,
     ]
     assert [event["sequence_number"] for event in seen] == list(range(len(seen)))
     answer = valid(OpenAIResponse, seen[-1]["response"])
@@ -225,8 +237,13 @@ def test_anthropic_events_come_in_their_order_and_are_named_like_their_type(sess
     types = [json.loads(event.data)["type"] for event in seen]
     assert types == [event.name for event in seen]
     assert types == [
-        "message_start", "content_block_start", "ping", *["content_block_delta"] * len(ECHO.split()),
-        "content_block_stop", "message_delta", "message_stop",
+        "message_start",
+        "content_block_start",
+        "ping",
+        *["content_block_delta"] * len(ECHO.split()),
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
     ]
     valid(anthropic.types.Message, json.loads(seen[0].data)["message"])
     valid(anthropic.types.RawMessageDeltaEvent, json.loads(seen[-2].data))
@@ -236,7 +253,8 @@ def test_anthropic_wants_max_tokens(session: requests.Session) -> None:
     response = post(session, "/v1/messages", HELLO)
     assert response.status_code == 400
     assert response.json() == {
-        "type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: Field required"},
+        "type": "error",
+        "error": {"type": "invalid_request_error", "message": "max_tokens: Field required"},
     }
 
 
@@ -282,21 +300,30 @@ def test_google_embeds_one_text_and_streams_an_array_without_sse(session: reques
 # In every dialect
 
 
-@pytest.mark.parametrize(("path", "headers", "key"), [
-    ("/v1/models", {}, "data"),
-    ("/v1/models", {"anthropic-version": "2023-06-01"}, "first_id"),
-    ("/v1/models", {"x-goog-api-key": "x"}, "models"),
-    ("/v1beta/models", {}, "models"),
-])
+@pytest.mark.parametrize(
+    ("path", "headers", "key"),
+    [
+        ("/v1/models", {}, "data"),
+        ("/v1/models", {"anthropic-version": "2023-06-01"}, "first_id"),
+        ("/v1/models", {"x-goog-api-key": "x"}, "models"),
+        ("/v1beta/models", {}, "models"),
+    ],
+)
 def test_the_model_list_has_the_shape_that_the_caller_speaks(
     session: requests.Session, path: str, headers: dict[str, str], key: str
 ) -> None:
     assert key in session.get(f"sandbox://local{path}", headers=headers, timeout=5).json()
 
 
-@pytest.mark.parametrize(("model", "status"), [
-    ("gpt-9", 404), ("sandbox-error", 500), ("sandbox-limited", 429), ("sandbox-embed", 404),
-])
+@pytest.mark.parametrize(
+    ("model", "status"),
+    [
+        ("gpt-9", 404),
+        ("sandbox-error", 500),
+        ("sandbox-limited", 429),
+        ("sandbox-embed", 404),
+    ],
+)
 @pytest.mark.parametrize("stream", [True, False])
 def test_errors_have_the_providers_shape(session: requests.Session, model: str, status: int, stream: bool) -> None:
     openai_error = post(session, CHAT, {**HELLO, "model": model, "stream": stream})
@@ -323,7 +350,7 @@ def test_the_sdks_raise_their_own_errors(
 
 
 def test_the_output_limit_cuts_the_answer_and_says_so(session: requests.Session) -> None:
-    first = "You said: \"Hello"
+    first = 'You said: "Hello'
     chat = post(session, CHAT, {**HELLO, "max_completion_tokens": 3}).json()
     assert (chat["choices"][0]["message"]["content"], chat["choices"][0]["finish_reason"]) == (first, "length")
     assert chat["usage"]["completion_tokens"] == 3
@@ -382,15 +409,32 @@ def test_it_counts_when_asked_to(session: requests.Session) -> None:
     assert answer["usage"]["completion_tokens"] == 50
 
 
-@pytest.mark.parametrize("body", [
-    b"", b"{", b"[]", b"\xff", b'{"model": "sandbox-1"}', b'{"model": "sandbox-1", "messages": 7}', b"[" * 100_000,
-    b'{"model": "sandbox-1", "messages": [7, null, {"role": "user", "content": [[]]}], "n": "x"}',
-    b'{"model": {}, "messages": [{}]}', b'{"model": "sandbox-1", "messages": ["x"], "max_tokens": -1}',
-    b'{"model": "sandbox-1", "messages": ["x"], "tools": [1, {"function": 2}], "tool_choice": "required", "n": 99}',
-])
-@pytest.mark.parametrize("path", [
-    CHAT, "/v1/responses", "/v1/messages", "/v1/embeddings", "/v1beta/models/sandbox-1:generateContent",
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"model": "sandbox-1"}',
+        b'{"model": "sandbox-1", "messages": 7}',
+        b"[" * 100_000,
+        b'{"model": "sandbox-1", "messages": [7, null, {"role": "user", "content": [[]]}], "n": "x"}',
+        b'{"model": {}, "messages": [{}]}',
+        b'{"model": "sandbox-1", "messages": ["x"], "max_tokens": -1}',
+        b'{"model": "sandbox-1", "messages": ["x"], "tools": [1, {"function": 2}], "tool_choice": "required", "n": 99}',
+    ],
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        CHAT,
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/embeddings",
+        "/v1beta/models/sandbox-1:generateContent",
+    ],
+)
 def test_nonsense_is_refused_and_never_an_exception(session: requests.Session, path: str, body: bytes) -> None:
     response = session.post(f"sandbox://local{path}", data=body, timeout=5)
     assert response.status_code in (400, 404)
@@ -404,10 +448,17 @@ def test_half_of_a_surrogate_pair_is_no_trouble(session: requests.Session) -> No
         assert session.post(f"sandbox://local{CHAT}", data=data, timeout=5).status_code == 200
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [
-    ("POST", "/v1/audio/speech", 400), ("POST", "/v1/images/generations", 400), ("POST", "/v1/files", 404),
-    ("DELETE", "/v1/models/sandbox-1", 404), ("POST", "/v1beta/models/sandbox-1:predict", 404), ("GET", "/", 404),
-])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/audio/speech", 400),
+        ("POST", "/v1/images/generations", 400),
+        ("POST", "/v1/files", 404),
+        ("DELETE", "/v1/models/sandbox-1", 404),
+        ("POST", "/v1beta/models/sandbox-1:predict", 404),
+        ("GET", "/", 404),
+    ],
+)
 def test_what_the_sandbox_cannot_do_is_said_clearly(
     session: requests.Session, method: str, path: str, status: int
 ) -> None:

@@ -28,8 +28,12 @@ def model_in(text: str) -> str:
 @pytest.mark.parametrize(
     ("provider", "first"),
     [
-        ("openai", "OpenAI SDK"), ("anthropic", "Anthropic SDK"), ("google", "Google Gen AI SDK"),
-        ("azure", "OpenAI SDK"), ("custom", "OpenAI SDK"), ("sandbox", "OpenAI SDK"),
+        ("openai", "OpenAI SDK"),
+        ("anthropic", "Anthropic SDK"),
+        ("google", "Google Gen AI SDK"),
+        ("azure", "OpenAI SDK"),
+        ("custom", "OpenAI SDK"),
+        ("sandbox", "OpenAI SDK"),
     ],
 )
 def test_the_providers_usual_sdk_comes_first_and_curl_second(provider: str, first: str) -> None:
@@ -53,9 +57,13 @@ def test_every_provider_gets_snippets_with_a_model_that_its_grant_covers(provide
 @pytest.mark.parametrize(
     ("provider", "models", "model"),
     [
-        ("openai", ["gpt-4o"], "gpt-4o"), ("openai", ["gpt-4o*"], "gpt-4o-mini"), ("openai", ["o4*", "x"], "o4-mini"),
-        ("anthropic", ["claude-sonnet*"], "claude-sonnet-4-5"), ("sandbox", ["sandbox-*"], "sandbox-1"),
-        ("custom", ["llama*"], "llamaMODEL"), ("custom", ["llama*", "mine"], "mine"),
+        ("openai", ["gpt-4o"], "gpt-4o"),
+        ("openai", ["gpt-4o*"], "gpt-4o-mini"),
+        ("openai", ["o4*", "x"], "o4-mini"),
+        ("anthropic", ["claude-sonnet*"], "claude-sonnet-4-5"),
+        ("sandbox", ["sandbox-*"], "sandbox-1"),
+        ("custom", ["llama*"], "llamaMODEL"),
+        ("custom", ["llama*", "mine"], "mine"),
     ],
 )
 def test_a_star_becomes_a_model_that_one_can_try(provider: str, models: list[str], model: str) -> None:

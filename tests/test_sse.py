@@ -46,11 +46,28 @@ def reference(stream: bytes) -> list[tuple[str, bytes]]:
 
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 LINES = st.one_of(
-    st.sampled_from([
-        b"data: {\"a\": 1}", b"data:x", b"data", b"data: ", b"data:  two", b"event: ping", b"event", b": comment", b":",
-        b"", b"", b"", b"id: 1", b"retry: 5", b"unknown", b"data: \xe2\x80\xa8 \xc2\x85 \x0b\x0c", b"data: \xff\xfe",
-        BOM + b"data: y",
-    ]),
+    st.sampled_from(
+        [
+            b'data: {"a": 1}',
+            b"data:x",
+            b"data",
+            b"data: ",
+            b"data:  two",
+            b"event: ping",
+            b"event",
+            b": comment",
+            b":",
+            b"",
+            b"",
+            b"",
+            b"id: 1",
+            b"retry: 5",
+            b"unknown",
+            b"data: \xe2\x80\xa8 \xc2\x85 \x0b\x0c",
+            b"data: \xff\xfe",
+            BOM + b"data: y",
+        ]
+    ),
     st.binary(max_size=6),
 )
 STREAMS = st.builds(
@@ -101,7 +118,7 @@ def test_several_data_lines_are_joined_by_a_newline_and_the_last_name_counts() -
 
 
 def test_line_separators_of_unicode_do_not_split_lines() -> None:
-    line = "data: {\"text\": \"one\u2028two\u2029three\x85\x0b\x0c\"}"
+    line = 'data: {"text": "one\u2028two\u2029three\x85\x0b\x0c"}'
     events, _ = decode(line.encode() + b"\n\n")
     assert events[0].data.decode() == line.removeprefix("data: ")
 

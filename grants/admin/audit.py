@@ -18,9 +18,16 @@ from .filters import ActionFilter, OwnGrantFilter, OwnKeyFilter
 
 # what takes rights away stands out, and so does what hands them out
 EVENT_LABELS = dict.fromkeys(AuditEvent.Action.values, "info") | {
-    "grant.revoked": "danger", "grant.denied": "danger", "token.revoked": "danger", "key.disabled": "danger",
-    "signing_key.retired": "danger", "owner.disabled": "danger",
-    "grant.issued": "success", "grant.approved": "success", "token.issued": "success", "key.enabled": "success",
+    "grant.revoked": "danger",
+    "grant.denied": "danger",
+    "token.revoked": "danger",
+    "key.disabled": "danger",
+    "signing_key.retired": "danger",
+    "owner.disabled": "danger",
+    "grant.issued": "success",
+    "grant.approved": "success",
+    "token.issued": "success",
+    "key.enabled": "success",
 }
 
 
@@ -66,8 +73,13 @@ class AuditEventAdmin(DeskAdmin):
         said = {name.replace("_", " ").capitalize(): _text(value) for name, value in event.detail.items()}
         return {
             "The event": {
-                "Event": event.action, "Time": when(event.at), "Who": event.actor, "Via": event.via,
-                "From": event.address or "—", "Grant": self.app(event), "Key": self.key(event),
+                "Event": event.action,
+                "Time": when(event.at),
+                "Who": event.actor,
+                "Via": event.via,
+                "From": event.address or "—",
+                "Grant": self.app(event),
+                "Key": self.key(event),
                 "Token": event.jti or "—",
             },
         } | ({"What it said": said} if said else {})

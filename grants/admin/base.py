@@ -92,6 +92,8 @@ class DeskAdmin(ModelAdmin):
         if not self.allows(request):
             raise PermissionDenied
         try:
+            if not str(object_id).isprintable():
+                raise ValueError("NUL is a text that PostgreSQL does not take")
             return self.get_queryset(request).get(pk=object_id)
         except (self.model.DoesNotExist, ValidationError, ValueError) as error:
             raise Http404(f"No such {self.opts.verbose_name}.") from error
@@ -124,8 +126,9 @@ class DeskAdmin(ModelAdmin):
     ) -> HttpResponse:
         """One row to read: :meth:`facts`."""
         obj = self.find(request, object_id)
-        return self.render(request, "desk/facts.html", obj, title=str(obj), groups=self.facts(obj),
-                           actions_detail=self.buttons(obj))
+        return self.render(
+            request, "desk/facts.html", obj, title=str(obj), groups=self.facts(obj), actions_detail=self.buttons(obj)
+        )
 
     def facts(self, obj: Any) -> dict[str, dict[str, Any]]:
         """Heading → label → value, for those models that have no page of their own."""
@@ -141,9 +144,7 @@ class DeskAdmin(ModelAdmin):
         query = f"?{self.trail}={obj.pk}" if self.trail else ""
         return redirect(reverse("admin:grants_auditevent_changelist") + query)
 
-    def render(
-        self, request: HttpRequest, template: str, obj: Model | None = None, **context: Any
-    ) -> TemplateResponse:
+    def render(self, request: HttpRequest, template: str, obj: Model | None = None, **context: Any) -> TemplateResponse:
         """A page of our own inside the theme."""
         request.current_app = self.admin_site.name
         shown = self.admin_site.each_context(request) | {"opts": self.opts, "original": obj, "object": obj} | context
@@ -162,14 +163,30 @@ class DeskAdmin(ModelAdmin):
         return redirect(then or self.url("change", obj.pk))
 
     def confirm(
-        self, request: HttpRequest, obj: Any, act: Act, *, title: str, sentences: Iterable[str], button: str,
-        done: str, late: str, danger: bool = True, then: str | None = None,
+        self,
+        request: HttpRequest,
+        obj: Any,
+        act: Act,
+        *,
+        title: str,
+        sentences: Iterable[str],
+        button: str,
+        done: str,
+        late: str,
+        danger: bool = True,
+        then: str | None = None,
     ) -> HttpResponse:
         """A button that asks first: GET asks, POST does."""
         if request.method == "POST":
             return self.press(request, obj, act, done=done, late=late, then=then)
         return self.render(
-            request, "desk/confirm.html", obj, title=title, sentences=sentences, button=button, danger=danger,
+            request,
+            "desk/confirm.html",
+            obj,
+            title=title,
+            sentences=sentences,
+            button=button,
+            danger=danger,
             back=then or self.url("change", obj.pk),
         )
 

@@ -17,19 +17,31 @@ from .base import DeskAdmin
 from .filters import DayFilter, OutcomeFilter, OwnGrantFilter, RouteFilter
 
 OUTCOME_LABELS = dict.fromkeys(Call.Outcome.values, "warning") | {
-    "ok": "success", "open": "info", "revoked": "danger", "upstream_error": "danger",
+    "ok": "success",
+    "open": "info",
+    "revoked": "danger",
+    "upstream_error": "danger",
 }
 
 
 @admin.register(Call)
 class CallAdmin(DeskAdmin):
     list_display = (
-        "time", "app", "shown_model", "route", "shown_outcome", "status", "tokens", "shown_cost", "duration"
+        "time",
+        "app",
+        "shown_model",
+        "route",
+        "shown_outcome",
+        "status",
+        "tokens",
+        "shown_cost",
+        "duration",
     )
     list_filter = (OwnGrantFilter, OutcomeFilter, RouteFilter, DayFilter)
     list_select_related = ("grant",)
     paginator = InfinitePaginator  # a ledger grows: nothing counts it
     list_fullwidth = True
+
     def rows(self, user: Any) -> QuerySet[Any]:
         return Call.objects.visible_to(user)
 
@@ -67,14 +79,21 @@ class CallAdmin(DeskAdmin):
     def facts(self, call: Call) -> dict[str, dict[str, Any]]:
         return {
             "The call": {
-                "Grant": self.app(call), "Time": when(call.started_at), "Outcome": call.get_outcome_display().lower(),
-                "Provider’s status": call.status or "—", "Route": call.route, "Model": call.model or "—",
-                "Streamed": "yes" if call.stream else "no", "Request id": call.pk,
+                "Grant": self.app(call),
+                "Time": when(call.started_at),
+                "Outcome": call.get_outcome_display().lower(),
+                "Provider’s status": call.status or "—",
+                "Route": call.route,
+                "Model": call.model or "—",
+                "Streamed": "yes" if call.stream else "no",
+                "Request id": call.pk,
             },
             "Usage": {
-                "Tokens in → out": self.tokens(call), "Of them cached": number(call.cached_tokens),
+                "Tokens in → out": self.tokens(call),
+                "Of them cached": number(call.cached_tokens),
                 "Cost": self.shown_cost(call) + (" (estimated)" if call.estimated else ""),
-                "First byte after": elapsed(call.first_byte_us), "Took": self.duration(call),
+                "First byte after": elapsed(call.first_byte_us),
+                "Took": self.duration(call),
                 "Counted": "yes" if call.counted else "no",
             },
             "Credential": {"Token": call.jti, "Signing key": call.kid},

@@ -48,4 +48,3 @@ def _counters(user: Any) -> dict[str, int]:
 def _waiting(user: Any) -> Any:
     """Requests that nobody has decided: superusers see them, others get a link from their app."""
     return Grant.objects.pending().order_by("request_expires_at")[:SHOWN] if user.is_superuser else ()
-

@@ -82,17 +82,23 @@ class KeyForm(DeskForm):
     )
     label = forms.CharField(max_length=100, help_text="How you will recognise it, such as “Team account”.")
     secret = forms.CharField(
-        label="API key", required=False, strip=True,
+        label="API key",
+        required=False,
+        strip=True,
         widget=forms.PasswordInput({"autocomplete": "off", "spellcheck": "false", "data-lpignore": "true"}),
         help_text="Encrypted at once and never shown again, here or anywhere. Empty only for servers that need none.",
     )
     base_url = forms.CharField(
-        label="Base URL", max_length=300, required=False, widget=forms.TextInput({"placeholder": "https://…"}),
+        label="Base URL",
+        max_length=300,
+        required=False,
+        widget=forms.TextInput({"placeholder": "https://…"}),
         help_text="Empty for the provider’s own. Needed for Azure OpenAI, Amazon Bedrock and custom servers. "
         "It cannot be changed later: the stored key would go to another host.",
     )
     extra_fields = Names(
-        required=False, placeholder="reasoning_format",
+        required=False,
+        placeholder="reasoning_format",
         help_text="Body fields that calls on this key may carry beyond those that AIPassport knows. Usually none.",
     )
 
@@ -103,7 +109,9 @@ class KeyForm(DeskForm):
 class KeyEditForm(DeskForm):
     label = forms.CharField(max_length=100)
     secret = forms.CharField(
-        label="New API key", required=False, strip=True,
+        label="New API key",
+        required=False,
+        strip=True,
         widget=forms.PasswordInput({"autocomplete": "off", "spellcheck": "false", "data-lpignore": "true"}),
         help_text="Empty keeps the one that is stored. A new one is used from the next call on; "
         "grants and tokens stay as they are.",
@@ -127,7 +135,8 @@ class TermsForm(DeskForm):
     field_names = {"valid_for": "expiry"}
 
     models = Names(
-        rows=3, placeholder="gpt-4o-mini\nclaude-*",
+        rows=3,
+        placeholder="gpt-4o-mini\nclaude-*",
         help_text="One a line, or with commas. A star at the end stands for anything; * alone is every model.",
     )
     capabilities = forms.MultipleChoiceField(choices=capability_choices(), widget=forms.CheckboxSelectMultiple)
@@ -145,7 +154,9 @@ class TermsForm(DeskForm):
         label="Requests at a time", required=False, min_value=1, widget=forms.NumberInput({"placeholder": "no limit"})
     )
     allowed_origins = Names(
-        label="Web origins", required=False, placeholder="https://app.example",
+        label="Web origins",
+        required=False,
+        placeholder="https://app.example",
         help_text="Web pages that may use it from a browser. Empty: none may; servers and scripts are not affected.",
     )
 
@@ -239,11 +250,17 @@ class ConsentForm(TermsForm):
 
     provider_key = forms.ModelChoiceField(ProviderKey.objects.none(), label="Your key", empty_label=None)
     user_code = forms.CharField(
-        label="The code that the app shows", max_length=20,
-        widget=forms.TextInput({
-            "autocomplete": "off", "autocapitalize": "characters", "spellcheck": "false", "placeholder": "XXXX-XXXX",
-            "class": "ap-code-input",
-        }),
+        label="The code that the app shows",
+        max_length=20,
+        widget=forms.TextInput(
+            {
+                "autocomplete": "off",
+                "autocapitalize": "characters",
+                "spellcheck": "false",
+                "placeholder": "XXXX-XXXX",
+                "class": "ap-code-input",
+            }
+        ),
     )
     expires_at = None  # type: ignore[assignment]
 

@@ -89,10 +89,16 @@ class GrantAdmin(DeskAdmin):
             messages.warning(request, "None of these is in force.")
             return None
         return self.render(
-            request, "desk/confirm.html", title=f"Revoke {len(live)} grant{'s' if len(live) != 1 else ''}?",
+            request,
+            "desk/confirm.html",
+            title=f"Revoke {len(live)} grant{'s' if len(live) != 1 else ''}?",
             sentences=("Their next calls are refused, open streams are cut. This cannot be taken back.",),
-            items=live, selected=[grant.pk for grant in live], action="revoke_selected",
-            button="Revoke them", danger=True, back=self.url("changelist"),
+            items=live,
+            selected=[grant.pk for grant in live],
+            action="revoke_selected",
+            button="Revoke them",
+            danger=True,
+            back=self.url("changelist"),
         )
 
     # The pages
@@ -113,10 +119,20 @@ class GrantAdmin(DeskAdmin):
         grant = self.find(request, object_id)
         today = grant.allowance.day == day_number(dt.datetime.now(dt.UTC))
         return self.render(
-            request, "desk/grant.html", grant, title=grant.app_name, grant=grant, state=shown_status(grant),
-            state_variant=STATUS_LABELS[shown_status(grant)], allowance=grant.allowance, today=today,
-            capabilities=grant.capabilities, tokens=self._tokens(grant), calls=Call.objects.filter(grant=grant)[:SHOWN],
-            events=grant.events.all()[:SHOWN], actions_detail=self._buttons(grant),
+            request,
+            "desk/grant.html",
+            grant,
+            title=grant.app_name,
+            grant=grant,
+            state=shown_status(grant),
+            state_variant=STATUS_LABELS[shown_status(grant)],
+            allowance=grant.allowance,
+            today=today,
+            capabilities=grant.capabilities,
+            tokens=self._tokens(grant),
+            calls=Call.objects.filter(grant=grant)[:SHOWN],
+            events=grant.events.all()[:SHOWN],
+            actions_detail=self._buttons(grant),
             calls_url=f"{reverse('admin:grants_call_changelist')}?grant={grant.pk}",
             events_url=f"{reverse('admin:grants_auditevent_changelist')}?grant={grant.pk}",
         )
@@ -143,8 +159,16 @@ class GrantAdmin(DeskAdmin):
             ends = dt.datetime.fromisoformat(event.detail["expires_at"])
             revoked_at = getattr(event, "revoked_at")  # noqa: B009  an annotation
             live = not revoked_at and ends > now and grant.status == Grant.Status.APPROVED
-            shown.append({"event": event, "ends": ends, "revoked_at": revoked_at, "live": live,
-                          "models": event.detail.get("models"), "scope": event.detail.get("scope", "").split()})
+            shown.append(
+                {
+                    "event": event,
+                    "ends": ends,
+                    "revoked_at": revoked_at,
+                    "live": live,
+                    "models": event.detail.get("models"),
+                    "scope": event.detail.get("scope", "").split(),
+                }
+            )
         return shown
 
     def _live(self, request: HttpRequest, grant: Grant) -> HttpResponse | None:
@@ -161,8 +185,14 @@ class GrantAdmin(DeskAdmin):
         form = ChangeForm(request.POST or None, grant=grant)
         won = form.change(by(request)) if form.is_valid() else None
         if won is None:
-            return self.render(request, "desk/grant_terms.html", grant, title=f"Change {grant.app_name}", form=form,
-                               back=self.url("change", grant.pk))
+            return self.render(
+                request,
+                "desk/grant_terms.html",
+                grant,
+                title=f"Change {grant.app_name}",
+                form=form,
+                back=self.url("change", grant.pk),
+            )
         if won:
             messages.success(request, "Changed. The next call is checked against it.")
         else:
@@ -174,10 +204,17 @@ class GrantAdmin(DeskAdmin):
         if request.method != "POST" and (elsewhere := self._live(request, grant)):
             return elsewhere
         return self.confirm(
-            request, grant, grant.revoke, title=f"Revoke {grant.app_name}?", button="Revoke this grant",
-            sentences=("The next call is refused, on every server. Open streams are cut within about a second.",
-                       "This cannot be taken back: the app needs a new grant."),
-            done=f"Revoked. {grant.app_name} cannot make calls any more.", late="It is not in force.",
+            request,
+            grant,
+            grant.revoke,
+            title=f"Revoke {grant.app_name}?",
+            button="Revoke this grant",
+            sentences=(
+                "The next call is refused, on every server. Open streams are cut within about a second.",
+                "This cannot be taken back: the app needs a new grant.",
+            ),
+            done=f"Revoked. {grant.app_name} cannot make calls any more.",
+            late="It is not in force.",
         )
 
     # Tokens and the app's secret
@@ -196,8 +233,15 @@ class GrantAdmin(DeskAdmin):
                     grant, minted.token, models=narrowing["models"], capabilities=narrowing["capabilities"]
                 )
                 return self._once(request, "desk/token.html", grant, title="Your token", minted=minted, snippets=ready)
-        return self.render(request, "desk/token_form.html", grant, title="Issue a token", form=form, grant=grant,
-                           back=self.url("change", grant.pk))
+        return self.render(
+            request,
+            "desk/token_form.html",
+            grant,
+            title="Issue a token",
+            form=form,
+            grant=grant,
+            back=self.url("change", grant.pk),
+        )
 
     def revoke_token_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         grant = self.find(request, object_id)
@@ -207,11 +251,17 @@ class GrantAdmin(DeskAdmin):
             raise Http404("No such token.")
         ends = dt.datetime.fromisoformat(event.detail["expires_at"])
         return self.confirm(
-            request, grant, lambda actor: grant.revoke_token(jti, expires_at=ends, by=actor),
-            title=f"Revoke token {jti[:8]}…?", button="Revoke this token",
-            sentences=("Whoever holds it is refused from the next call on. Other tokens of the grant go on.",
-                       f"It was issued {when(event.at)} and would end {when(ends)}."),
-            done="The token is revoked.", late="It was revoked already.",
+            request,
+            grant,
+            lambda actor: grant.revoke_token(jti, expires_at=ends, by=actor),
+            title=f"Revoke token {jti[:8]}…?",
+            button="Revoke this token",
+            sentences=(
+                "Whoever holds it is refused from the next call on. Other tokens of the grant go on.",
+                f"It was issued {when(event.at)} and would end {when(ends)}.",
+            ),
+            done="The token is revoked.",
+            late="It was revoked already.",
         )
 
     def rotate_secret_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -224,10 +274,18 @@ class GrantAdmin(DeskAdmin):
             secret = grant.rotate_request_secret(by(request))
             return self._once(request, "desk/secret.html", grant, title="The app’s new secret", secret=secret)
         return self.confirm(
-            request, grant, lambda actor: False, title="Rotate the app’s secret?", button="Make a new secret",
-            sentences=("The app collects its tokens with this secret. The old one is worth nothing from then on.",
-                       "Tokens in force stay in force. The new secret is shown once: give it to the app."),
-            done="", late="", danger=False,
+            request,
+            grant,
+            lambda actor: False,
+            title="Rotate the app’s secret?",
+            button="Make a new secret",
+            sentences=(
+                "The app collects its tokens with this secret. The old one is worth nothing from then on.",
+                "Tokens in force stay in force. The new secret is shown once: give it to the app.",
+            ),
+            done="",
+            late="",
+            danger=False,
         )
 
     def _once(self, request: HttpRequest, template: str, grant: Grant, **context: Any) -> HttpResponse:
@@ -240,5 +298,3 @@ class GrantAdmin(DeskAdmin):
 def shown_status(grant: Grant) -> str:
     """As owners say it: an approved grant is *live*."""
     return "live" if grant.status == Grant.Status.APPROVED else str(grant.status)
-
-

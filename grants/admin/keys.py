@@ -90,7 +90,12 @@ class ProviderKeyAdmin(DeskAdmin):
         key = self.find(request, object_id)
         grants = Grant.objects.filter(provider_key=key).live().select_related("allowance")[:20]
         return self.render(
-            request, "desk/key.html", key, title=key.label, key=key, grants=grants,
+            request,
+            "desk/key.html",
+            key,
+            title=key.label,
+            key=key,
+            grants=grants,
             events=AuditEvent.objects.filter(provider_key=key)[:10],
             mine=key.owner_id == request.user.pk,
             actions_detail=[header_button("Edit", self.url("edit", key.pk), "edit")],
@@ -104,22 +109,42 @@ class ProviderKeyAdmin(DeskAdmin):
             return redirect(self.url("change", key.pk))
         if form.errors:
             key.refresh_from_db()
-        return self.render(request, "desk/form.html", key, title=f"Edit {key.label}", form=form, button="Save",
-                           back=self.url("change", key.pk))
+        return self.render(
+            request,
+            "desk/form.html",
+            key,
+            title=f"Edit {key.label}",
+            form=form,
+            button="Save",
+            back=self.url("change", key.pk),
+        )
 
     def disable_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = self.find(request, object_id)
         return self.confirm(
-            request, key, key.disable, title=f"Disable {key.label}?", button="Disable this key",
-            sentences=("Every grant on it is refused from the next call on, and open streams are cut.",
-                       "You can enable it again; grants and tokens then work as before."),
-            done="Disabled. No grant on this key is served any more.", late="It was disabled already.",
+            request,
+            key,
+            key.disable,
+            title=f"Disable {key.label}?",
+            button="Disable this key",
+            sentences=(
+                "Every grant on it is refused from the next call on, and open streams are cut.",
+                "You can enable it again; grants and tokens then work as before.",
+            ),
+            done="Disabled. No grant on this key is served any more.",
+            late="It was disabled already.",
         )
 
     def enable_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = self.find(request, object_id)
         return self.confirm(
-            request, key, key.enable, title=f"Enable {key.label}?", button="Enable this key", danger=False,
+            request,
+            key,
+            key.enable,
+            title=f"Enable {key.label}?",
+            button="Enable this key",
+            danger=False,
             sentences=("Grants on it that have not ended are served again.",),
-            done="Enabled. Its grants are served again.", late="It was enabled already.",
+            done="Enabled. Its grants are served again.",
+            late="It was enabled already.",
         )

@@ -50,7 +50,10 @@ class SigningKeyAdmin(DeskAdmin):
         public = {name: key.public_jwk[name] for name in ("kty", "crv", "alg", "x", "y")}
         return {
             "The key": {
-                "Id": key.kid, "Role": self.role(key), "Made": when(key.created_at), "Retired": when(key.retired_at),
+                "Id": key.kid,
+                "Role": self.role(key),
+                "Made": when(key.created_at),
+                "Retired": when(key.retired_at),
             },
             "Public half": public,
         }
@@ -62,18 +65,33 @@ class SigningKeyAdmin(DeskAdmin):
         if not self.allows(request):
             return self.find(request, "")
         return self.confirm(
-            request, None, lambda actor: bool(SigningKey.generate(actor)), title="Rotate the signing key?",
-            sentences=("A new key signs every token from now on.",
-                       "Tokens in force stay valid under the old key until they end, or until you retire it."),
-            button="Make a new key", danger=False, done="A new key signs from now on.", late="",
+            request,
+            None,
+            lambda actor: bool(SigningKey.generate(actor)),
+            title="Rotate the signing key?",
+            sentences=(
+                "A new key signs every token from now on.",
+                "Tokens in force stay valid under the old key until they end, or until you retire it.",
+            ),
+            button="Make a new key",
+            danger=False,
+            done="A new key signs from now on.",
+            late="",
             then=self.url("changelist"),
         )
 
     def retire_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = self.find(request, object_id)
         return self.confirm(
-            request, key, key.retire, title="Retire this signing key?",
-            sentences=("Every token that it signed is refused from the next call on, for all owners and all apps.",
-                       "This cannot be taken back. If no other key is left, the next token makes one."),
-            button="Retire it, and its tokens", done="Retired. Its tokens are refused.", late="It was retired already.",
+            request,
+            key,
+            key.retire,
+            title="Retire this signing key?",
+            sentences=(
+                "Every token that it signed is refused from the next call on, for all owners and all apps.",
+                "This cannot be taken back. If no other key is left, the next token makes one.",
+            ),
+            button="Retire it, and its tokens",
+            done="Retired. Its tokens are refused.",
+            late="It was retired already.",
         )

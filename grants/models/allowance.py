@@ -19,7 +19,9 @@ class AllowanceQuerySet(models.QuerySet["Allowance"]):
         """
         if not connection.in_atomic_block:
             raise transaction.TransactionManagementError("bump() belongs into the transaction of what it enforces")
-        ids: Iterable[UUID] = self.order_by("grant_id").select_for_update(no_key=True).values_list("grant_id", flat=True)
+        ids: Iterable[UUID] = (
+            self.order_by("grant_id").select_for_update(no_key=True).values_list("grant_id", flat=True)
+        )
         return Allowance.objects.filter(grant_id__in=list(ids)).update(revision=F("revision") + 1)
 
 

@@ -21,7 +21,7 @@ logger = logging.getLogger("aipassport.audit")
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts. ``user`` is ``None`` for apps and the system; ``via`` is one of admin, consent, api, command, app, system."""
+    """Who acts. ``user``: ``None`` for apps and the system. ``via``: admin, consent, api, command, app or system."""
 
     via: str
     user: AbstractBaseUser | None = None
@@ -116,8 +116,15 @@ class AuditEvent(models.Model):
         """
         owner_id = grant.owner_id if grant else key.owner_id if key else by.user.pk if by.user else None
         event = cls.objects.create(
-            action=action, owner_id=owner_id, actor=str(by), via=by.via, address=by.address,
-            grant=grant, provider_key=key or (grant.provider_key if grant else None), jti=jti, detail=detail,
+            action=action,
+            owner_id=owner_id,
+            actor=str(by),
+            via=by.via,
+            address=by.address,
+            grant=grant,
+            provider_key=key or (grant.provider_key if grant else None),
+            jti=jti,
+            detail=detail,
         )
         line = {"event": action, "actor": str(by), "via": by.via, "address": by.address, "jti": jti or None, **detail}
         line["grant"] = str(grant.pk) if grant else None

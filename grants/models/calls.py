@@ -13,10 +13,12 @@ from ..clock import microseconds
 
 
 class Worker(models.Model):
-    """A server process and its heartbeat. A call names its worker; a silent worker's calls are what ``reap`` settles."""
+    """A server process and its heartbeat. A call names its worker; ``reap`` settles the calls of silent ones."""
 
     id = models.UUIDField(primary_key=True)
-    seen_at = models.BigIntegerField(help_text="Microseconds since the epoch, on the database's clock where it has one.")
+    seen_at = models.BigIntegerField(
+        help_text="Microseconds since the epoch, on the database's clock where it has one."
+    )
 
     class Meta:
         indexes = [models.Index(fields=["seen_at"], name="worker_seen")]
@@ -102,5 +104,3 @@ class Call(models.Model):
     @property
     def duration_us(self) -> int | None:
         return None if self.finished_at is None else self.finished_at - self.started_at
-
-

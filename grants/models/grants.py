@@ -258,9 +258,11 @@ class Grant(Requested):
     @staticmethod
     def _columns(terms: Terms) -> dict[str, Any]:
         return {
-            "models": list(terms.models), "capabilities": list(terms.capabilities),
+            "models": list(terms.models),
+            "capabilities": list(terms.capabilities),
             "allowed_origins": list(terms.allowed_origins),
-            "valid_for": terms.valid_for, "token_lifetime": terms.token_lifetime,
+            "valid_for": terms.valid_for,
+            "token_lifetime": terms.token_lifetime,
         }
 
     def change(self, *, terms: Terms, by: Actor, expires_at: dt.datetime | None = None) -> bool:

@@ -44,11 +44,14 @@ class ProviderKey(models.Model):
     label = models.CharField(max_length=100)
     provider = models.CharField(max_length=32, choices=choices)
     base_url = models.CharField(
-        "base URL", max_length=300, blank=True,
+        "base URL",
+        max_length=300,
+        blank=True,
         help_text="Empty: the provider's own. Needed for Azure OpenAI, Amazon Bedrock and custom servers.",
     )
     extra_fields = models.JSONField(
-        default=list, blank=True,
+        default=list,
+        blank=True,
         help_text="Names of further body fields that calls on this key may carry, beyond those that AIPassport knows.",
     )
     secret = models.TextField(editable=False)
@@ -107,7 +110,14 @@ class ProviderKey(models.Model):
 
     @classmethod
     def add(
-        cls, *, owner: Any, provider: str, label: str, secret: str, by: Actor, base_url: str = "",
+        cls,
+        *,
+        owner: Any,
+        provider: str,
+        label: str,
+        secret: str,
+        by: Actor,
+        base_url: str = "",
         extra_fields: Sequence[str] = (),
     ) -> ProviderKey:
         """Validate, encrypt and store a new key.

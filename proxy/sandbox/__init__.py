@@ -111,8 +111,14 @@ def _response(request: requests.PreparedRequest, reply: Reply) -> requests.Respo
     response.headers, response.encoding = CaseInsensitiveDict(headers), "utf-8"
     response.url, response.request = request.url or "", request
     response.raw = HTTPResponse(
-        body, headers=headers, status=reply.status, reason=response.reason, version=11, preload_content=False,
-        request_method=request.method, sock_shutdown=body.interrupt,
+        body,
+        headers=headers,
+        status=reply.status,
+        reason=response.reason,
+        version=11,
+        preload_content=False,
+        request_method=request.method,
+        sock_shutdown=body.interrupt,
         connection=body,  # type: ignore[arg-type]  # shutdown() wants one; only close() is called on it
     )
     return response

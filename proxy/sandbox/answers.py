@@ -99,8 +99,11 @@ def respond(model: Any, messages: Any, system: Any = None, *, limit: Any = None,
     many = 1 if isinstance(messages, str) else len(messages)
     return Answer(
         id=hashlib.sha256("\0".join([model, str(limit), *spoken]).encode("utf-8", "replace")).hexdigest()[:24],
-        model=model, words=kept, input_tokens=count(spoken) + _PER_MESSAGE * many,
-        truncated=len(kept) < len(words), tool=tool,
+        model=model,
+        words=kept,
+        input_tokens=count(spoken) + _PER_MESSAGE * many,
+        truncated=len(kept) < len(words),
+        tool=tool,
     )
 
 
@@ -164,7 +167,8 @@ def example(schema: Any) -> Any:
     if kind in ("object", "none") and isinstance(schema.get("properties"), dict):
         required = schema.get("required")
         return {
-            name: example(part) for name, part in schema["properties"].items()
+            name: example(part)
+            for name, part in schema["properties"].items()
             if isinstance(required, list) and name in required
         }
     return {"string": "sandbox", "integer": 1, "number": 1, "boolean": True, "array": [], "null": None}.get(kind, {})

@@ -19,7 +19,10 @@ def models(model: str | None) -> Reply:
     """All models, or the one that is named."""
     rows = [
         {
-            "type": "model", "id": name, "display_name": name.replace("-", " ").title(), "lifecycle": "active",
+            "type": "model",
+            "id": name,
+            "display_name": name.replace("-", " ").title(),
+            "lifecycle": "active",
             "created_at": "2026-01-01T00:00:00Z",
         }
         for name in MODELS
@@ -58,11 +61,19 @@ def _forced(body: dict[str, Any]) -> Tool | None:
 
 def _message(answer: Answer) -> dict[str, Any]:
     return {
-        "id": f"msg_{answer.id}", "type": "message", "role": "assistant", "model": answer.model, "content": [],
-        "stop_reason": None, "stop_sequence": None,
+        "id": f"msg_{answer.id}",
+        "type": "message",
+        "role": "assistant",
+        "model": answer.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
         "usage": {
-            "input_tokens": answer.input_tokens, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
-            "output_tokens": answer.output_tokens, "service_tier": "standard",
+            "input_tokens": answer.input_tokens,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": answer.output_tokens,
+            "service_tier": "standard",
         },
     }
 
@@ -98,7 +109,8 @@ def _events(answer: Answer) -> Iterator[bytes]:
     yield (
         _event("content_block_stop", index=0)
         + _event(
-            "message_delta", delta={"stop_reason": _stop_reason(answer), "stop_sequence": None},
+            "message_delta",
+            delta={"stop_reason": _stop_reason(answer), "stop_sequence": None},
             usage={"output_tokens": answer.output_tokens},
         )
         + _event("message_stop")

@@ -19,8 +19,11 @@ def models(model: str | None) -> Reply:
     """All models, or the one that is named."""
     rows = [
         {
-            "name": f"models/{name}", "version": "1", "displayName": name.replace("-", " ").title(),
-            "inputTokenLimit": 1_000_000, "outputTokenLimit": 10_000,
+            "name": f"models/{name}",
+            "version": "1",
+            "displayName": name.replace("-", " ").title(),
+            "inputTokenLimit": 1_000_000,
+            "outputTokenLimit": 10_000,
             "supportedGenerationMethods": ["embedContent"] if name == EMBED else ["generateContent", "countTokens"],
         }
         for name in MODELS
@@ -105,7 +108,8 @@ def _chunk(said: Answer, text: str, output: int, *, last: bool) -> dict[str, Any
     return {
         "candidates": [candidate],
         "usageMetadata": {
-            "promptTokenCount": said.input_tokens, "candidatesTokenCount": output,
+            "promptTokenCount": said.input_tokens,
+            "candidatesTokenCount": output,
             "totalTokenCount": said.input_tokens + output,
             "promptTokensDetails": [{"modality": "TEXT", "tokenCount": said.input_tokens}],
         },

@@ -27,15 +27,32 @@ from .answers import (
 
 # Routes that OpenAI has and the sandbox answers with a clear 400.
 NOT_HERE = frozenset(
-    f"/v1/{path}" for path in (
-        "images/generations", "images/edits", "images/variations", "audio/speech", "audio/transcriptions",
-        "audio/translations", "completions",
+    f"/v1/{path}"
+    for path in (
+        "images/generations",
+        "images/edits",
+        "images/variations",
+        "audio/speech",
+        "audio/transcriptions",
+        "audio/translations",
+        "completions",
     )
 )
 _ERRORS = {429: "requests", 500: "server_error"}
 _CATEGORIES = (
-    "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
-    "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic",
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
 )
 _MAX_CHOICES = 8
 
@@ -58,7 +75,9 @@ def models(model: str | None) -> Reply:
 def _chat(body: dict[str, Any]) -> Reply:
     limit = body.get("max_completion_tokens")
     answer = respond(
-        body.get("model"), body.get("messages"), limit=body.get("max_tokens") if limit is None else limit,
+        body.get("model"),
+        body.get("messages"),
+        limit=body.get("max_tokens") if limit is None else limit,
         tool=_forced(body),
     )
     wanted = body.get("n")
@@ -93,7 +112,9 @@ def _finish_reason(answer: Answer) -> str:
 def _usage(answer: Answer, choices: int) -> dict[str, Any]:
     output = answer.output_tokens * choices
     return {
-        "prompt_tokens": answer.input_tokens, "completion_tokens": output, "total_tokens": answer.input_tokens + output,
+        "prompt_tokens": answer.input_tokens,
+        "completion_tokens": output,
+        "total_tokens": answer.input_tokens + output,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
     }
@@ -113,8 +134,13 @@ def _completion(answer: Answer, choices: int) -> dict[str, Any]:
         for index in range(choices)
     ]
     return {
-        "id": f"chatcmpl-{answer.id}", "object": "chat.completion", "created": CREATED, "model": answer.model,
-        "choices": rows, "usage": _usage(answer, choices), "service_tier": "default",
+        "id": f"chatcmpl-{answer.id}",
+        "object": "chat.completion",
+        "created": CREATED,
+        "model": answer.model,
+        "choices": rows,
+        "usage": _usage(answer, choices),
+        "service_tier": "default",
     }
 
 

@@ -29,7 +29,10 @@ def input_tokens(body: dict[str, Any]) -> Reply:
 
 def _respond(body: dict[str, Any]) -> Answer:
     return respond(
-        body.get("model"), body.get("input"), body.get("instructions"), limit=body.get("max_output_tokens"),
+        body.get("model"),
+        body.get("input"),
+        body.get("instructions"),
+        limit=body.get("max_output_tokens"),
         tool=_forced(body),
     )
 
@@ -52,19 +55,35 @@ def _status(said: Answer) -> str:
 def _response(said: Answer, body: dict[str, Any], status: str, output: list[Any]) -> dict[str, Any]:
     over = status != "in_progress"
     usage = {
-        "input_tokens": said.input_tokens, "output_tokens": said.output_tokens,
+        "input_tokens": said.input_tokens,
+        "output_tokens": said.output_tokens,
         "total_tokens": said.input_tokens + said.output_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens_details": {"reasoning_tokens": 0},
     }
     return {
-        "id": f"resp_{said.id}", "object": "response", "created_at": CREATED, "status": status, "background": False,
-        "error": None, "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "instructions": body.get("instructions"), "max_output_tokens": body.get("max_output_tokens"),
-        "model": said.model, "output": output, "parallel_tool_calls": True, "previous_response_id": None,
-        "store": False, "temperature": 1.0, "top_p": 1.0, "tool_choice": body.get("tool_choice") or "auto",
-        "tools": body.get("tools") or [], "truncation": "disabled", "service_tier": "default",
-        "usage": usage if over else None, "metadata": body.get("metadata") or {},
+        "id": f"resp_{said.id}",
+        "object": "response",
+        "created_at": CREATED,
+        "status": status,
+        "background": False,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "instructions": body.get("instructions"),
+        "max_output_tokens": body.get("max_output_tokens"),
+        "model": said.model,
+        "output": output,
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "store": False,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "tool_choice": body.get("tool_choice") or "auto",
+        "tools": body.get("tools") or [],
+        "truncation": "disabled",
+        "service_tier": "default",
+        "usage": usage if over else None,
+        "metadata": body.get("metadata") or {},
     }
 
 
@@ -78,8 +97,12 @@ def _item(said: Answer, status: str) -> dict[str, Any]:
     if said.tool is not None:
         made_up = "" if fresh else json.dumps(said.tool.arguments)
         return {
-            "type": "function_call", "id": f"fc_{said.id}", "call_id": f"call_{said.id}", "name": said.tool.name,
-            "arguments": made_up, "status": status,
+            "type": "function_call",
+            "id": f"fc_{said.id}",
+            "call_id": f"call_{said.id}",
+            "name": said.tool.name,
+            "arguments": made_up,
+            "status": status,
         }
     content = [] if fresh else [_part(said.text)]
     return {"type": "message", "id": f"msg_{said.id}", "role": "assistant", "status": status, "content": content}
@@ -95,8 +118,10 @@ def _events(said: Answer, body: dict[str, Any]) -> Iterator[bytes]:
         return sse({"type": name, "sequence_number": next(numbers), **fields}, name)
 
     empty = _response(said, body, "in_progress", [])
-    yield event("created", response=empty) + event("in_progress", response=empty) + event(
-        "output_item.added", output_index=0, item=_item(said, "in_progress")
+    yield (
+        event("created", response=empty)
+        + event("in_progress", response=empty)
+        + event("output_item.added", output_index=0, item=_item(said, "in_progress"))
     )
     if said.tool is not None:
         yield event("function_call_arguments.delta", delta=item["arguments"], **place) + event(
