@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from django.db import DatabaseError, InterfaceError
+
 from grants import ledger
 from grants import policy as policies
 from grants.clock import uuid7
@@ -83,10 +85,12 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any) -
         policy.check(call.models, call.capabilities)
         try:
             ledger.admit(policy, entry)
+            release_connection()
         except ledger.Stale:
             policy = policies.read(claims)
             continue
-        watched = watch.enter(entry.id, client)
-        release_connection()
-        return OpenCall(entry.id, policy, call, watched)
+        except (DatabaseError, InterfaceError):
+            watch.doubt(entry.id)
+            raise
+        return OpenCall(entry.id, policy, call, watch.enter(entry.id, client))
     raise Unavailable("This grant is being changed; please try again.", retry_after=1)

@@ -75,6 +75,8 @@ def _answer(opened: OpenCall) -> HttpResponseBase:
     if exchange.status in (401, 403):
         watch.used(opened.policy.key, f"The provider refused this key (HTTP {exchange.status}).")
         raise _key_refused()
+    if not 200 <= exchange.status < 600:  # after an interim answer another one comes: its connection is not used again
+        raise UpstreamFailed(f"The provider answered with the status {exchange.status}.", code="upstream_error")
     if 300 <= exchange.status < 400:
         raise UpstreamFailed(
             "The provider answered with a redirect, which is not followed.", code="upstream_redirected", final=True
@@ -93,7 +95,8 @@ def _answer(opened: OpenCall) -> HttpResponseBase:
         hides=call.hides_usage,
     )
     response = StreamingHttpResponse(body, status=exchange.status, headers=exchange.headers())
-    if exchange.length is not None and not call.hides_usage:
+    events = exchange.content_type.startswith("text/event-stream")  # may end with an error of ours: of another length
+    if exchange.length is not None and not (call.hides_usage or events):
         response.headers["content-length"] = str(exchange.length)
     return response
 
@@ -126,12 +129,12 @@ def _error(opened: OpenCall) -> HttpResponse:
 
 def _is_safe(body: bytes, secret: str) -> bool:
     try:
-        json.loads(body)
+        read = json.dumps(json.loads(body), ensure_ascii=False)  # escapes spell a key as well
     except (ValueError, RecursionError):
         return False
     pieces = {secret[:12], secret[-8:]} if len(secret) >= 12 else {secret} - {""}
     text = body.decode(errors="replace")
-    return not any(piece in text for piece in pieces)
+    return not any(piece in text or piece in read for piece in pieces)
 
 
 def _model_list(opened: OpenCall) -> HttpResponse:

@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.http.request import UnreadablePostError
 
 from . import multipart
 from .dialects.base import Form, Inbound
@@ -62,9 +61,10 @@ def read(request: HttpRequest, path: str) -> Inbound:
     form: Form | None = None
     body = b""
     if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
-        if _declared_length(request) is None:
+        length = _declared_length(request)
+        if length is None:
             raise BadRequest("A multipart body needs a Content-Length.", code="length_required", status=411)
-        form = multipart.parse(request.META, request)
+        form = multipart.parse(request.META, request, length)
     else:
         body = _body(request)
     query = request.META.get("QUERY_STRING", "")
@@ -95,7 +95,7 @@ def _body(request: HttpRequest) -> bytes:
     stream: Any = request.META["wsgi.input"] if chunked else request
     try:
         body = stream.read(limit + 1 if chunked else length or 0)
-    except (UnreadablePostError, OSError) as error:
+    except Exception as error:  # the client's, told by errors of the server's own: broken chunks, a connection gone
         raise BadRequest("The body could not be read to its end.") from error
     if len(body) > limit:
         raise BadRequest(f"The body is larger than {limit} bytes.", code="body_too_large", status=413)

@@ -16,17 +16,35 @@ from .exceptions import BadRequest
 _BLOCK = 65536
 
 
-def parse(meta: dict[str, Any], stream: Any) -> Form:
-    """A form read by Django's parser; files beyond 2.5 MB lie in temporary files.
+class _Counted:
+    """A stream that knows how much came: Django's parser takes half a file for a whole one."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.size = 0
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size)
+        self.size += len(data)
+        return data
+
+
+def parse(meta: dict[str, Any], stream: Any, length: int) -> Form:
+    """A form of ``length`` bytes read by Django's parser; files beyond 2.5 MB lie in temporary files.
 
     Raises:
-        BadRequest: not a well-formed multipart body, or too many or too large fields.
+        BadRequest: not a well-formed multipart body, or too many or too large fields, or it ends early.
     """
+    counted: Any = _Counted(stream)
     try:
         handlers = [MemoryFileUploadHandler(), TemporaryFileUploadHandler()]
-        fields, files = MultiPartParser(meta, stream, handlers).parse()
-    except (MultiPartParserError, SuspiciousOperation, StopUpload, ValueError) as error:
+        fields, files = MultiPartParser(meta, counted, handlers).parse()
+        while counted.read(_BLOCK):
+            pass  # what follows the last part
+    except (MultiPartParserError, SuspiciousOperation, StopUpload, ValueError, OSError) as error:
         raise BadRequest("The multipart body is malformed.") from error
+    if counted.size != length:
+        raise BadRequest("The body is shorter than its Content-Length.")
     return Form(
         fields=tuple((name, value) for name, values in fields.lists() for value in values),
         files=tuple(

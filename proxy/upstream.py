@@ -40,6 +40,8 @@ _ANSWER_HEADERS = (
 )
 
 
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that is given out; is_global knows some of the rest as public
+
 _local = threading.local()  # .exchange: the one that this greenlet is sending
 
 
@@ -73,6 +75,8 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return inner.is_global
+        if address not in _GLOBAL_UNICAST:
+            return False
     return address.is_global and not address.is_multicast
 
 
@@ -142,7 +146,7 @@ class Exchange:
                 proxies={"http": proxy, "https": proxy} if proxy else None,
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _translated(error) from error
+            raise _translated(error, sent=self._connection is not None) from error
         finally:
             self._connection = _local.exchange = None
 
@@ -172,7 +176,8 @@ class Exchange:
 
     def headers(self) -> dict[str, str]:
         """What of the provider's headers goes to the app."""
-        return {name: self._answer.headers[name] for name in _ANSWER_HEADERS if name in self._answer.headers}
+        given = self._answer.headers
+        return {name: given[name] for name in _ANSWER_HEADERS if given.get(name, "").isprintable() and name in given}
 
     def read(self) -> bytes:
         """The next bytes as soon as there are any, ``b""`` at the end.
@@ -226,8 +231,11 @@ def _prepare(base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> requ
     return request
 
 
-def _translated(error: Exception) -> RelayError:
-    """A foreign error as ours. The message never holds the foreign one: it may name hosts, or parts of a request."""
+def _translated(error: Exception, *, sent: bool = True) -> RelayError:
+    """A foreign error as ours. The message never holds the foreign one: it may name hosts, or parts of a request.
+
+    ``sent``: a TLS error came after the handshake, when the provider may have had the request.
+    """
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(error, PrivateAddress):
         return UpstreamFailed(
@@ -240,7 +248,7 @@ def _translated(error: Exception) -> RelayError:
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         return UpstreamTimeout("The provider did not answer in time.")
     if isinstance(error, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
-        return UpstreamFailed("No trusted TLS connection to the provider could be made.", connected=False)
+        return UpstreamFailed("No trusted TLS connection to the provider could be made.", connected=sent)
     if isinstance(error, requests.exceptions.ProxyError) or isinstance(reason, urllib3.exceptions.NewConnectionError):
         return UpstreamFailed("The provider could not be reached.", connected=False)
     return UpstreamFailed("The provider broke the connection.")

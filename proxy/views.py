@@ -21,8 +21,9 @@ from . import cors, dialects, inbound
 from .accounting import open_call
 from .authentication import DelegatedToken
 from .dialects.base import Inbound
-from .exceptions import LimitReached, NotGranted, RelayError, Unauthorized, Unavailable
+from .exceptions import BadRequest, LimitReached, NotGranted, RelayError, Unauthorized, Unavailable
 from .exchange import relay
+from .watch import release_connection
 
 logger = logging.getLogger("aipassport.relay")
 
@@ -50,6 +51,7 @@ class RelayView(APIView):
         """One call, in the order of the steps."""
         claims, http = cast(Claims, request.auth), request._request
         policy = policies.read(claims)
+        release_connection()  # a slow body must not hold one of a few
         policy.check_origin(http.META.get("HTTP_ORIGIN"))
         call = dialects.read(inbound.read(http, f"/{path}"), policy.provider, policy.extra_fields)
         return relay(open_call(claims, policy, call, http.META.get("gunicorn.socket")))
@@ -58,6 +60,9 @@ class RelayView(APIView):
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         return cors.preflight(request._request)
+
+    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        raise BadRequest("This method is not relayed.", code="method_not_allowed", status=405)
 
     def get_authenticators(self) -> list[Any]:
         """A preflight carries no token."""

@@ -12,12 +12,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 from django.utils import timezone
 
 from grants import ledger
@@ -108,10 +108,14 @@ class Watch:
     def settle(self, call: UUID, settlement: ledger.Settlement) -> None:
         """Settle now; where the database refuses, keep it and try again with every tick."""
         try:
-            ledger.settle(call, settlement)
+            _settle(call, settlement)
         except (DatabaseError, InterfaceError):
             logger.warning("settlement of call %s refused by the database; trying again", call)
             self._unsettled[call] = settlement
+
+    def doubt(self, call: UUID) -> None:
+        """Its admission failed, perhaps behind the commit: nothing was sent, so it is taken back where it stands."""
+        self._unsettled[call] = ledger.Settlement("lost", connected=False)
 
     def used(self, key: UUID, error: str | None = None) -> None:
         """A provider key was used; ``error`` is shown to its owner. Written with the next tick, not in the way."""
@@ -127,29 +131,40 @@ class Watch:
         while True:
             time.sleep(INTERVAL)
             try:
-                self.tick(time.monotonic())
+                try:
+                    self.tick(time.monotonic())
+                finally:
+                    release_connection()
             except (DatabaseError, InterfaceError):
                 logger.warning("the database does not answer the watch; trying again")
             except Exception:
                 logger.exception("the watch failed; trying again")
-            finally:
-                release_connection()
 
     def tick(self, now: float) -> None:
-        """One look at everything. What needs no database comes first: it works while that is away."""
+        """One look at everything. What needs no database comes first: it works while that is away.
+
+        Settlements come after the rights: one that hangs or fails must not keep a revoked stream open.
+        """
         self._look_at_clients()
         self._look_at_drain(now)
         self._finish_off(now)
-        for call, settlement in list(self._unsettled.items()):
-            ledger.settle(call, settlement)
-            del self._unsettled[call]
         if now - self._beaten_at > _BEAT_EVERY:
             self._beat()
         self._look_at_rights(now)
+        self._settle_again()
         self._write_key_use()
         if now - self._reaped_at > _REAP_EVERY:
             self._reaped_at = now
             ledger.reap(lost_after=settings.AIPASSPORT_LOST_AFTER)
+
+    def _settle_again(self) -> None:
+        for call, settlement in list(self._unsettled.items()):
+            try:
+                _settle(call, settlement)
+            except IntegrityError:
+                logger.error("settlement of call %s contradicts its grant's counters; trying again", call)
+            else:
+                del self._unsettled[call]
 
     def _beat(self) -> None:
         ledger.beat(self.worker)
@@ -191,6 +206,16 @@ class Watch:
         for key, error in used.items():
             noted: dict[str, Any] = {"last_error": error[:200], "last_error_at": now} if error else {}
             ProviderKey.objects.filter(pk=key).update(last_used_at=now, **noted)
+
+
+def _settle(call: UUID, settlement: ledger.Settlement) -> None:
+    """Settle; numbers that no database will ever take are left out, so that the call does not stay open for them."""
+    try:
+        ledger.settle(call, settlement)
+    except (DataError, IntegrityError, OverflowError):  # the last one is sqlite3's, for more than 64 bits
+        logger.error("the usage of call %s does not fit the ledger; settled without it", call)
+        nothing: dict[str, Any] = dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens", "cost"))
+        ledger.settle(call, replace(settlement, **nothing, estimated=True))
 
 
 def _shut(client: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from grants import tokens
-from grants.models import Actor, Grant, ProviderKey
+from grants.models import Actor, Grant, ProviderKey, Worker
 from grants.terms import Terms
 
 PASSWORD = "correct horse battery staple"
@@ -95,10 +96,20 @@ def _servers(django_db_setup: Any, tmp_path_factory: pytest.TempPathFactory) -> 
         yield first, second
 
 
+_heartbeats: list[Any] = []
+
+
 @pytest.fixture
-def servers(_servers: Any, transactional_db: Any) -> Any:
-    """Two server processes on the tests' database."""
-    return _servers
+def servers(_servers: Any, transactional_db: Any) -> Iterator[Any]:
+    """Two server processes on the tests' database.
+
+    Emptying the tables after a test takes the servers' heartbeats away; they would look dead until their next one.
+    """
+    for heartbeat in _heartbeats:
+        heartbeat.seen_at = time.time_ns() // 1000
+    Worker.objects.bulk_create(_heartbeats, ignore_conflicts=True)
+    yield _servers
+    _heartbeats[:] = Worker.objects.filter(seen_at__gt=(time.time() - 30) * 1_000_000)
 
 
 @pytest.fixture

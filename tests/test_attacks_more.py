@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import ipaddress
 import json
+import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +17,18 @@ from uuid import uuid4
 
 import pytest
 import requests
-from django.db import connection
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from django.db import OperationalError, connection
 from django.test import RequestFactory
 
 from grants import ledger, policy, tokens
 from grants.clock import uuid7
 from grants.models import Allowance, Call
+from proxy import accounting, upstream
+from proxy.dialects.base import UpstreamCall
+from proxy.exceptions import UpstreamFailed
 from proxy.views import RelayView
 from proxy.watch import Watch
 
@@ -142,7 +152,7 @@ def test_a_cut_stream_with_a_length_breaks_off_instead_of_waiting(server: Any, i
 
     with provider(answer) as url:
         grant, token = issue("custom", base_url=url)
-        with chat(server, token, stream=True) as stream:
+        with chat(server, token, stream=True, stream_options={"include_usage": True}) as stream:
             parts = stream.iter_content(None)
             assert next(parts)
             began = time.monotonic()
@@ -220,6 +230,8 @@ def test_a_token_in_a_malformed_line_does_not_reach_the_log(server: Any, issue: 
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(f"GET /proxy/v1/models?key={token} x HTTP/1.1\r\nhost: x\r\n\r\n".encode())
         sock.recv(65536)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(f"GET /proxy/v1/models HTTP/1.1\r\nauthorization: Bearer {token}\r\n".encode())
     time.sleep(0.2)
     assert token not in server.log.read_text()
 
@@ -234,9 +246,8 @@ def test_no_database_connection_is_held_while_a_body_arrives(grant: Any, by: Any
             return b""
 
     token = tokens.mint(grant, by=by).token
-    request = RequestFactory().post(
-        "/proxy/v1/chat/completions", b"", content_type="application/json", headers={"authorization": f"Bearer {token}"}
-    )
+    headers = {"authorization": f"Bearer {token}"}
+    request = RequestFactory().post("/proxy/", b"{", content_type="application/json", headers=headers)
     request.META["HTTP_TRANSFER_ENCODING"] = "chunked"
     request.META["wsgi.input"] = SlowBody()
     assert RelayView.as_view()(request, path="v1/chat/completions").status_code == 400
@@ -260,8 +271,7 @@ def test_a_settlement_that_the_database_will_never_take_does_not_stop_the_watch(
     watch.settle(poisoned, ledger.Settlement("ok", 200, cost=-1))
     watched = watch.enter(other, None)
     grant.revoke(by)
-    for _ in range(2):
-        watch.tick(time.monotonic())
+    watch.tick(time.monotonic())
     assert watched.cut is not None, "revocation is now, whatever became of another call"
     call = Call.objects.get(pk=poisoned)
     assert (call.finished_at is not None, call.cost, call.estimated) == (True, None, True)
@@ -275,6 +285,90 @@ def test_a_call_is_settled_though_its_usage_cannot_be_read(grant: Any, by: Any) 
     watch.settle(call, ledger.Settlement("ok", 200, input_tokens=2**70, cost=2**70))
     watch.tick(time.monotonic())
     assert nothing_is_open()
+
+
+def test_an_admission_that_fails_behind_its_commit_is_taken_back(grant: Any, by: Any, monkeypatch: Any) -> None:
+    """The row stands, nobody will ever finish it, and its worker is alive: no reaper comes."""
+    claims = tokens.verify(tokens.mint(grant, by=by).token)
+    allowed = policy.read(claims)
+
+    def broken() -> None:
+        raise OperationalError("the connection is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(accounting, "watch", watch := Watch(worker=uuid4()))
+        watch._thread = threading.current_thread()  # ticks by hand
+        ledger.beat(watch.worker)
+        patched.setattr(connection, "close", broken)
+        with pytest.raises(OperationalError):
+            accounting.open_call(claims, allowed, UpstreamCall("openai.models", "GET", "/v1/models"), None)
+    assert not nothing_is_open()
+    watch.tick(time.monotonic())
+    assert nothing_is_open()
+    assert Allowance.objects.get().requests == 0
+
+
+def test_a_pooled_connection_does_not_see_yesterdays_grants(grant: Any, by: Any) -> None:
+    """A cursor that nobody read to its end would pin what the next user of its connection sees."""
+    Allowance.objects.filter(grant=grant).update(max_requests=7)
+    cursor = connection.cursor()
+    cursor.execute("SELECT jti FROM grants_auditevent UNION ALL SELECT app_name FROM grants_grant")
+    cursor.fetchone()
+    connection.close()
+    other = threading.Thread(target=lambda: (grant.revoke(by), connection.close()))
+    other.start()
+    other.join()
+    with pytest.raises(policy.Denied):
+        policy.read(tokens.Claims(grant.pk, "0" * 32, "0" * 32, 0, 0, 2**40))
+    assert type(grant).objects.get().revoked_at is not None
+    assert cursor is not None  # alive until here
+
+
+@pytest.mark.parametrize("address", ["::127.0.0.1", "fec0::1", "64:ff9b:1::7f00:1", "5f00::1", "4000::1"])
+def test_no_odd_spelling_of_an_address_is_public(address: str) -> None:
+    assert not upstream._is_public(ipaddress.ip_address(address))
+
+
+def test_a_tls_error_behind_the_handshake_is_a_call_that_reached_the_provider(
+    settings: Any, tmp_path: Any, monkeypatch: Any
+) -> None:
+    settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = True
+    settings.AIPASSPORT_UPSTREAM_CA_BUNDLE = certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with context.wrap_socket(sock, server_side=True) as tls:
+            tls.recv(65536)
+            socket.socket(fileno=os.dup(tls.fileno())).sendall(b"this is no TLS record at all")
+            time.sleep(0.2)
+
+    threading.Thread(target=serve, daemon=True).start()
+    call = UpstreamCall("openai.chat", "POST", "/v1/chat/completions", json=b"{}")
+    with pytest.raises(UpstreamFailed) as caught:
+        upstream.Exchange().send(f"https://localhost:{listener.getsockname()[1]}", {}, call)
+    assert caught.value.connected
+
+
+def self_signed(folder: Any) -> str:
+    """The path of a certificate for localhost, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "localhost.pem"
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(certificate.public_bytes(encoding) + private)
+    return str(path)
 
 
 def test_the_requests_of_this_file_are_well_formed(server: Any, issue: Any) -> None:

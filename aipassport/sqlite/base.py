@@ -14,6 +14,7 @@ import os
 import random
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -57,6 +58,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.execute_wrappers.append(wait_for_lock)
+        self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
     def _pool(self) -> list[sqlite3.Connection]:
@@ -73,7 +75,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
         connection.execute("PRAGMA busy_timeout = 0")
         return connection
 
+    def create_cursor(self, name: str | None = None) -> Any:
+        cursor = super().create_cursor(name)
+        self._cursors.add(cursor)
+        return cursor
+
     def _close(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()  # one that was not read to its end would pin the database's state of that moment
+        self._cursors.clear()
         connection = self.connection
         if connection is None or self.is_in_memory_db() or len(self._pool) >= POOL_SIZE:
             return super()._close()  # type: ignore[misc]  # the stubs do not know it
