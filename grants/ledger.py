@@ -2,7 +2,7 @@
 
 **Admission is one statement on one row**: checking, counting and refusing are the same act, so no race can slip
 between them. Settlement is exactly once, by ``finished_at IS NULL``. On PostgreSQL each is one data-modifying CTE in
-one round trip; SQLite, which has none, runs the same statements under ``BEGIN IMMEDIATE``.
+one round trip; SQLite, which has none, runs the same statements under ``BEGIN IMMEDIATE``, all that wait in one commit.
 
 Lock order: Call before Allowance; never two allowance rows in one transaction.
 
@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from .clock import day_number
+from .group_commit import GroupCommit
 from .policy import Denied, Policy, db_uuid
 
 Outcome = str  # a value of Call.Outcome
+
+_commits = GroupCommit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +137,15 @@ def _admit_postgresql(values: dict[str, Any]) -> bool:
 
 
 def _admit_sqlite(values: dict[str, Any]) -> bool:
-    with transaction.atomic(), connection.cursor() as cursor:
-        now = timezone.now()  # after BEGIN IMMEDIATE: no wait between the clock and its use
-        values |= {"now": time.time_ns() // 1000, "today": day_number(now)}
-        row = cursor.execute(_LITE_ADMIT, values).fetchone()
+    def job(cursor: Any) -> bool:
+        timed = values | {"now": time.time_ns() // 1000, "today": day_number(timezone.now())}  # no wait before its use
+        row = cursor.execute(_LITE_ADMIT, timed).fetchone()
         if row is None:
             return False
-        cursor.execute(_LITE_INSERT, values | {"day": row[0]})
+        cursor.execute(_LITE_INSERT, timed | {"day": row[0]})
         return True
+
+    return _commits.run(job)
 
 
 def _refuse(policy: Policy) -> None:
@@ -217,11 +221,14 @@ def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool
         with connection.cursor() as cursor:
             cursor.execute(_PG_SETTLE, values)
             return cursor.rowcount == 1
-    with transaction.atomic(), connection.cursor() as cursor:
-        if cursor.execute(_LITE_SETTLE_ALLOWANCE, values).rowcount != 1:
-            return False
-        cursor.execute(_LITE_SETTLE_CALL, values | {"now": time.time_ns() // 1000})
-        return True
+    return _commits.run(lambda cursor: _settle_sqlite(cursor, values))
+
+
+def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:
+    if cursor.execute(_LITE_SETTLE_ALLOWANCE, values).rowcount != 1:
+        return False
+    cursor.execute(_LITE_SETTLE_CALL, values | {"now": time.time_ns() // 1000})
+    return True
 
 
 def beat(worker: UUID) -> None:

@@ -61,10 +61,9 @@ def read(request: HttpRequest, path: str) -> Inbound:
     form: Form | None = None
     body = b""
     if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
-        length = _declared_length(request)
-        if length is None:
+        if _declared_length(request) is None:
             raise BadRequest("A multipart body needs a Content-Length.", code="length_required", status=411)
-        form = multipart.parse(request.META, request, length)
+        form = multipart.parse(request.META, request)
     else:
         body = _body(request)
     query = request.META.get("QUERY_STRING", "")

@@ -29,8 +29,8 @@ class _Counted:
         return data
 
 
-def parse(meta: dict[str, Any], stream: Any, length: int) -> Form:
-    """A form of ``length`` bytes read by Django's parser; files beyond 2.5 MB lie in temporary files.
+def parse(meta: dict[str, Any], stream: Any) -> Form:
+    """A form of ``CONTENT_LENGTH`` bytes read by Django's parser; files beyond 2.5 MB lie in temporary files.
 
     Raises:
         BadRequest: not a well-formed multipart body, or too many or too large fields, or it ends early.
@@ -43,7 +43,7 @@ def parse(meta: dict[str, Any], stream: Any, length: int) -> Form:
             pass  # what follows the last part
     except (MultiPartParserError, SuspiciousOperation, StopUpload, ValueError, OSError) as error:
         raise BadRequest("The multipart body is malformed.") from error
-    if counted.size != length:
+    if counted.size != int(meta["CONTENT_LENGTH"]):
         raise BadRequest("The body is shorter than its Content-Length.")
     return Form(
         fields=tuple((name, value) for name, values in fields.lists() for value in values),
