@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from . import dialects
 from .accounting import OpenCall
+from .dialects.base import UpstreamCall
 from .exceptions import RelayError, UpstreamError, UpstreamFailed
 from .streaming import Ending, RelayedBody
 from .watch import watch
@@ -47,7 +49,7 @@ def relay(opened: OpenCall) -> HttpResponseBase:
 
 
 def _send(opened: OpenCall) -> None:
-    policy, call = opened.policy, opened.call
+    policy, call = opened.policy, _apart(opened)
     auth = policy.provider.openai_auth if call.compatible else policy.provider.auth
     try:
         opened.watched.exchange.send(policy.base_url, auth.header(policy.secret()), call)
@@ -58,6 +60,14 @@ def _send(opened: OpenCall) -> None:
             watch.used(policy.key, error.message)
         raise
     watch.used(policy.key)
+
+
+def _apart(opened: OpenCall) -> UpstreamCall:
+    """The call with an idempotency key of the grant's own: all apps on a provider key share one name space there."""
+    call = opened.call
+    if (given := call.headers.get("idempotency-key")) is None:
+        return call
+    return replace(call, headers={**call.headers, "idempotency-key": f"{opened.policy.grant}-{given}"})
 
 
 def _ending_of(opened: OpenCall, error: BaseException) -> Ending:

@@ -14,7 +14,7 @@ from grants.providers import Capability
 
 from ..exceptions import BadRequest
 from .fields import Reading, Rule, Table, apply, plain
-from .rules import BINARY, CODE, COUNT, LIMIT, STATEFUL, STORED, TIER, WEB, each, fields, refused
+from .rules import BINARY, CODE, COUNT, LIMIT, MODALITIES, STATEFUL, STORED, TIER, WEB, each, fields, refused
 
 _VERTEX = refused("it belongs to another Google service")
 
@@ -29,9 +29,11 @@ def _file_uri(reading: Reading, where: str, value: Any) -> None:
         raise BadRequest(f"'{where}' must be a string.", param=where)
     try:
         parts = urlsplit(value.strip())
-        host = parts.hostname or ""
+        host = (parts.hostname or "").rstrip(".")
     except ValueError:
         raise BadRequest(f"'{where}' is not a URI.", param=where) from None
+    if "\\" in value or "@" in parts.netloc:
+        raise BadRequest(f"'{where}' is not a URI that all readers understand alike.", param=where)
     own = parts.scheme not in ("http", "https") or host == "googleapis.com" or host.endswith(".googleapis.com")
     reading.capabilities.add(Capability.STATE if own else Capability.WEB)
 
@@ -77,8 +79,8 @@ GENERATION_CONFIG = _table(
     plain("temperature topP topK stopSequences seed presencePenalty frequencyPenalty logprobs responseLogprobs"),
     plain("responseMimeType responseSchema responseJsonSchema responseFormat enableEnhancedCivicAnswers"),
     plain("audioTimestamp audioTranscriptionConfig translationConfig enableAffectiveDialog"),
-    {"candidateCount": COUNT, "maxOutputTokens": LIMIT},
-    apply(Rule("priced"), "thinkingConfig responseModalities mediaResolution speechConfig imageConfig"),
+    {"candidateCount": COUNT, "maxOutputTokens": LIMIT, "responseModalities": MODALITIES},
+    apply(Rule("priced"), "thinkingConfig mediaResolution speechConfig imageConfig"),
     apply(_VERTEX, "routingConfig modelSelectionConfig generationOutputConfig"),
 )
 

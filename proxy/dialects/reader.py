@@ -153,7 +153,7 @@ def _chat(provider: str) -> Table:
 
 
 def _check_type(inbound: Inbound) -> None:
-    if inbound.form is None and _JSON.fullmatch(inbound.content_type):
+    if inbound.form is None and len(inbound.content_type) < 100 and _JSON.fullmatch(inbound.content_type):
         return
     raise _wrong_type("a JSON body in UTF-8, with 'Content-Type: application/json'")
 

@@ -9,7 +9,7 @@ from typing import Any
 from grants.providers import Capability
 
 from ..exceptions import BadRequest
-from .fields import Kind, Reading, Rule, Table, check_fields
+from .fields import Kind, Reading, Rule, Table, check_fields, fold
 
 MAX_COUNT = 2**31 - 1
 _DATE = re.compile(r"_20\d{6}$")
@@ -89,7 +89,24 @@ def _binary(reading: Reading, where: str, value: Any) -> None:
         reading.binary += len(value)
 
 
+_MODALITIES: dict[str, tuple[Capability, ...]] = {
+    "text": (),
+    "audio": (Capability.AUDIO,),
+    "image": (Capability.IMAGES,),
+}
+
+
+def _modalities(reading: Reading, where: str, value: Any) -> None:
+    """What an answer may consist of: spoken or drawn answers are more than chat."""
+    for item in value if type(value) is list else [value]:
+        asked = _MODALITIES.get(item.lower()) if type(item) is str else None
+        if asked is None:
+            raise BadRequest(f"'{where}' may name text, audio and image.", param=where)
+        reading.capabilities.update(asked)
+
+
 MODEL = Rule("checked", _model)
+MODALITIES = Rule("priced", _modalities)
 OTHER_MODEL = Rule("checked", _other_model)
 LIMIT = Rule("priced", _limit)
 COUNT = Rule("priced", _count)
@@ -115,9 +132,13 @@ def fields(table: Table) -> Rule:
 
 def some(**checked: Rule) -> Rule:
     """An object of which only these fields matter; apps send much else in it."""
+    folded = frozenset(map(fold, checked))
 
     def check(reading: Reading, where: str, value: Any) -> None:
         _object(reading, where, value)
+        for name in value:
+            if name not in checked and fold(name) in folded:
+                raise BadRequest(f"A field in '{where}' could be taken for another.", code="unknown_field", param=where)
         for name, rule in checked.items():
             item = value.get(name)
             if item is not None and rule.check is not None:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from ..exceptions import BadRequest
 
 MAX_DEPTH = 64
+MAX_CONTAINERS = 500_000  # brackets and braces, also in strings: what parses for longer would hold every stream up
 _INFINITY = float("inf")
 
 
@@ -20,10 +21,14 @@ def loads(data: bytes) -> dict[str, Any]:
     """The JSON object in ``data``.
 
     Raises:
-        BadRequest: it is anything but one well-formed, unambiguous object of at most :data:`MAX_DEPTH` levels.
+        BadRequest: it is anything but one well-formed, unambiguous object of at most :data:`MAX_DEPTH` levels and
+            :data:`MAX_CONTAINERS` objects and lists.
     """
     if data[:3] == b"\xef\xbb\xbf":
         raise _malformed("it begins with a byte order mark")
+    containers = data.count(b"[") + data.count(b"{")
+    if containers > MAX_CONTAINERS:
+        raise BadRequest("The body has too many objects and lists.", code="body_too_large", status=413)
     try:
         value = _decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -36,7 +41,7 @@ def loads(data: bytes) -> dict[str, Any]:
         raise _malformed("it has a number out of range") from error
     if type(value) is not dict:
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+    if containers > MAX_DEPTH:
         _check_depth(value)
     return value
 
@@ -64,8 +69,8 @@ def _too_deep() -> BadRequest:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise BadRequest(f"The key {twice[:80]!a} occurs twice in one object.", code="duplicate_key", param=twice[:80])
     return value
 
