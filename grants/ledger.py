@@ -21,12 +21,9 @@ from django.db import connection
 from django.utils import timezone
 
 from .clock import day_number
-from .group_commit import GroupCommit
-from .policy import Denied, Policy, db_uuid
+from .policy import POSTGRESQL, Denied, Policy, db_uuid, hot_path
 
 Outcome = str  # a value of Call.Outcome
-
-_commits = GroupCommit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ def admit(policy: Policy, entry: Entry) -> None:
         "bound": entry.bound,
         "no": False,
     }
-    admitted = _admit_postgresql(values) if connection.vendor == "postgresql" else _admit_sqlite(values)
+    admitted = _admit_postgresql(values) if POSTGRESQL else _admit_sqlite(values)
     if not admitted:
         _refuse(policy)
 
@@ -145,7 +142,7 @@ def _admit_sqlite(values: dict[str, Any]) -> bool:
         cursor.execute(_LITE_INSERT, timed | {"day": row[0]})
         return True
 
-    return _commits.run(job)
+    return hot_path.commit(job)
 
 
 def _refuse(policy: Policy) -> None:
@@ -217,11 +214,11 @@ def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool
         "estimated": settlement.estimated,
         "connected": settlement.connected,
     }
-    if connection.vendor == "postgresql":
+    if POSTGRESQL:
         with connection.cursor() as cursor:
             cursor.execute(_PG_SETTLE, values)
             return cursor.rowcount == 1
-    return _commits.run(lambda cursor: _settle_sqlite(cursor, values))
+    return hot_path.commit(lambda cursor: _settle_sqlite(cursor, values))
 
 
 def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:
@@ -233,7 +230,7 @@ def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:
 
 def beat(worker: UUID) -> None:
     """Write the worker's heartbeat. Must have happened before its first admission."""
-    now = _NOW if connection.vendor == "postgresql" else "%(now)s"
+    now = _NOW if POSTGRESQL else "%(now)s"
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO grants_worker (id, seen_at) VALUES (%(id)s, {now}) "
@@ -247,7 +244,7 @@ def reap(*, lost_after: float) -> int:
 
     What such a call really used nobody knows: its whole reservation is charged, marked as estimated.
     """
-    now = _NOW if connection.vendor == "postgresql" else "%(now)s"
+    now = _NOW if POSTGRESQL else "%(now)s"
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.id, c.reserved FROM grants_call c WHERE c.finished_at IS NULL AND NOT EXISTS ("
@@ -277,7 +274,7 @@ WHERE c.worker = %(worker)s AND c.finished_at IS NULL AND (
 
 def taken_away(worker: UUID) -> Iterable[UUID]:
     """The open calls of this worker whose grant, token, signing key, provider key or owner is no longer in force."""
-    query = _TAKEN_AWAY.format(now=_NOW if connection.vendor == "postgresql" else "%(now)s")
+    query = _TAKEN_AWAY.format(now=_NOW if POSTGRESQL else "%(now)s")
     with connection.cursor() as cursor:
         cursor.execute(query, {"worker": db_uuid(worker), "now": time.time_ns() // 1000})
         return [UUID(str(row[0])) for row in cursor.fetchall()]

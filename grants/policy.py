@@ -12,12 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
 
 from . import crypto
 from .providers import PROVIDERS, Capability, Provider
+from .sqlite import HotPath
 from .terms import any_covers
 from .tokens import Claims
+
+POSTGRESQL = settings.DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql"
+hot_path = HotPath()
 
 
 class Denied(Exception):
@@ -75,15 +80,20 @@ FROM grants_allowance a
 JOIN grants_grant g ON g.id = a.grant_id
 JOIN grants_providerkey k ON k.id = g.provider_key_id
 JOIN auth_user u ON u.id = k.owner_id
-LEFT JOIN grants_signingkey s ON s.kid = %s
-LEFT JOIN grants_revokedtoken r ON r.jti = %s
-WHERE a.grant_id = %s
+LEFT JOIN grants_signingkey s ON s.kid = %(kid)s
+LEFT JOIN grants_revokedtoken r ON r.jti = %(jti)s
+WHERE a.grant_id = %(grant)s
 """
 
 
 def db_uuid(value: UUID) -> Any:
     """A UUID as this database keeps it."""
-    return value if connection.features.has_native_uuid_field else value.hex
+    return value if POSTGRESQL else value.hex
+
+
+def _postgresql_row(values: dict[str, Any]) -> Any:
+    with connection.cursor() as cursor:
+        return cursor.execute(_SELECT, values).fetchone()
 
 
 def read(claims: Claims) -> Policy:
@@ -92,9 +102,8 @@ def read(claims: Claims) -> Policy:
     Raises:
         Denied: the grant, the token, its signing key, the provider key or the owner is not in force.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_SELECT, (claims.kid, claims.jti, db_uuid(claims.grant)))
-        row = cursor.fetchone()
+    values = {"kid": claims.kid, "jti": claims.jti, "grant": db_uuid(claims.grant)}
+    row = _postgresql_row(values) if POSTGRESQL else hot_path.row(_SELECT, values)
     if row is None:
         raise Denied("grant_unknown", "The grant of this token does not exist.")
     (

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
 from django.utils import timezone
 
 from grants import ledger
@@ -45,8 +45,9 @@ _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | sele
 
 def release_connection() -> None:
     """Give this greenlet's database connection back to the pool."""
-    if not connection.in_atomic_block:
-        connection.close()
+    for known in connections.all(initialized_only=True):
+        if not known.in_atomic_block:
+            known.close()
 
 
 @dataclass(slots=True)

@@ -11,41 +11,24 @@ Two differences, and nothing else:
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from django.db.backends.sqlite3 import base
-from django.db.utils import OperationalError
+
+from grants.sqlite import patiently
 
 POOL_SIZE = 16
-LOCK_TIMEOUT = 20.0  # seconds
 
 _pools: dict[str, list[sqlite3.Connection]] = {}
 
 
-def wait_for_lock(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
-    """An execute wrapper: tries again, asleep in between, for as long as somebody else holds the lock.
-
-    Safe to repeat: transactions begin IMMEDIATE, so only a statement that has done nothing yet finds a lock.
-    """
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    pause = 0.0005
-    while True:
-        try:
-            return execute(sql, params, many, context)
-        except OperationalError as error:
-            if getattr(error.__cause__, "sqlite_errorcode", None) not in _BUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(pause * (0.5 + random.random()))  # noqa: S311  spreads the waiters, no secret
-        pause = min(pause * 1.5, 0.01)
-
-
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_BUSY_RECOVERY)
+def wait_for_lock(execute: Callable[..., Any], *args: Any) -> Any:
+    """An execute wrapper. Transactions begin IMMEDIATE, so only a statement that has done nothing finds a lock."""
+    return patiently(execute, *args)
 
 
 def _create_private(path: Any) -> None:
