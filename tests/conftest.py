@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from django.contrib.auth import get_user_model
 from grants import tokens
 from grants.models import Actor, Grant, ProviderKey, Worker
 from grants.terms import Terms
+from proxy.watch import watch
 
 PASSWORD = "correct horse battery staple"
 CANARY = "sk-canary-0123456789abcdef0123456789abcdef"
@@ -50,6 +52,12 @@ def sandbox_key(alice: Any, by: Actor) -> ProviderKey:
 @pytest.fixture
 def grant(sandbox_key: ProviderKey, by: Actor) -> Grant:
     return Grant.issue(key=sandbox_key, terms=terms(), app_name="Notebook", by=by)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_ticker() -> None:
+    """Calls that tests make in their own process start no ticker there: it would outlive the test's database."""
+    watch._thread = threading.current_thread()
 
 
 # The relay, with real processes and a fake provider on a real socket

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from grants import tokens
 from grants.models import Actor, Call, Grant, ProviderKey
 from grants.providers import PROVIDERS, Auth, Capability
 from grants.terms import Terms
-from proxy.watch import watch
 
 from .conftest import CANARY
 
@@ -105,12 +103,6 @@ NATIVE = {
         (100, 50, 20),
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def no_ticker(monkeypatch: Any) -> None:
-    """The relay runs in the test's own process here: its ticker would outlive the test's database."""
-    monkeypatch.setattr(watch, "_thread", threading.current_thread())
 
 
 def token_on(owner: Any, provider: str, base_url: str) -> str:
