@@ -231,3 +231,32 @@ def test_every_page_of_the_desk_is_without_script_errors(
     page.goto("/api/docs/")
     page.get_by_text("grant-requests").first.wait_for()
     assert not troubles
+
+
+_CALL = """async ([url, token]) => {
+    const answer = await fetch(url, {
+        method: "POST",
+        headers: {"authorization": `Bearer ${token}`, "content-type": "application/json", "x-stainless-lang": "js"},
+        body: JSON.stringify({model: "sandbox-1", stream: true, messages: [{role: "user", content: "Hello there"}]}),
+    });
+    return [answer.status, await answer.text(), answer.headers.get("x-aipassport-call")];
+}"""
+
+
+def test_a_page_of_another_origin_calls_the_relay_where_its_grant_says_so(
+    chromium: Any, upstream: Any, server_url: str, issue: Any
+) -> None:
+    """Any page of another origin will do: here the fake provider's 404."""
+    _, allowed = issue("sandbox", allowed_origins=(upstream.url,))
+    _, other = issue("sandbox", allowed_origins=("https://elsewhere.example",))
+    page = chromium.new_page()
+    page.goto(f"{upstream.url}/a-page")
+    url = f"{server_url}/proxy/v1/chat/completions"
+    status, text, call = page.evaluate(_CALL, [url, allowed])
+    assert status == 200
+    assert text.endswith("data: [DONE]\n\n")
+    assert call
+    status, text, _ = page.evaluate(_CALL, [url, other])
+    assert status == 403
+    assert "origin_not_granted" in text
+    page.close()
