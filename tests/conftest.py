@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -102,6 +103,8 @@ def _servers(django_db_setup: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     logs: Path = tmp_path_factory.mktemp("servers")
     with server(logs / "1.log") as first, server(logs / "2.log") as second:
         yield first, second
+        for process in (first, second):
+            process.stop(signal.SIGTERM)  # gives its connections back: the test database is dropped right after
 
 
 _heartbeats: list[Any] = []
