@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -72,6 +72,27 @@ class Policy:
             raise Denied("origin_not_granted", "This grant does not allow calls from pages of this web origin.")
 
 
+class _Row(NamedTuple):
+    """What the SELECT brings, in its order."""
+
+    revision: int
+    expires_at: int
+    revoked_at: Any
+    models: str
+    capabilities: str
+    origins: str
+    key: Any
+    provider: str
+    base_url: str
+    extra_fields: str
+    secret: str
+    disabled_at: Any
+    owner_active: Any
+    kid: str | None
+    retired_at: Any
+    revoked_jti: str | None
+
+
 _SELECT = """
 SELECT a.revision, a.expires_at, g.revoked_at, g.models, g.capabilities, g.allowed_origins,
        k.id, k.provider, k.base_url, k.extra_fields, k.secret, k.disabled_at, u.is_active,
@@ -106,53 +127,35 @@ def read(claims: Claims) -> Policy:
     row = _postgresql_row(values) if POSTGRESQL else hot_path.row(_SELECT, values)
     if row is None:
         raise Denied("grant_unknown", "The grant of this token does not exist.")
-    (
-        revision,
-        expires_at,
-        revoked_at,
-        models,
-        capabilities,
-        origins,
-        key,
-        provider,
-        base_url,
-        extra_fields,
-        secret,
-        disabled_at,
-        owner_active,
-        kid,
-        retired_at,
-        revoked_jti,
-    ) = row
-    _check_in_force(revoked_at, expires_at, revoked_jti, kid, retired_at, disabled_at, owner_active)
-    patterns = (tuple(json.loads(models)),)
-    granted = frozenset(json.loads(capabilities))
+    found = _Row(*row)
+    _check_in_force(found)
+    patterns = (tuple(json.loads(found.models)),)
+    granted = frozenset(json.loads(found.capabilities))
+    provider = PROVIDERS[found.provider]
     return Policy(
         grant=claims.grant,
-        revision=revision,
-        key=key if isinstance(key, UUID) else UUID(key),
-        provider=PROVIDERS[provider],
-        base_url=base_url or PROVIDERS[provider].base_url or "",
+        revision=found.revision,
+        key=found.key if isinstance(found.key, UUID) else UUID(found.key),
+        provider=provider,
+        base_url=found.base_url or provider.base_url or "",
         models=patterns if claims.models is None else (*patterns, claims.models),
         capabilities=granted if claims.scope is None else granted & claims.scope,
-        origins=frozenset(json.loads(origins)),
-        extra_fields=tuple(json.loads(extra_fields)),
-        sealed_secret=secret,
+        origins=frozenset(json.loads(found.origins)),
+        extra_fields=tuple(json.loads(found.extra_fields)),
+        sealed_secret=found.secret,
     )
 
 
-def _check_in_force(
-    revoked_at: Any, expires_at: int, revoked_jti: Any, kid: Any, retired_at: Any, disabled_at: Any, owner_active: Any
-) -> None:
-    if revoked_at:
+def _check_in_force(found: _Row) -> None:
+    if found.revoked_at:
         raise Denied("grant_revoked", "The owner has revoked this grant.")
-    if expires_at <= time.time() * 1_000_000:
+    if found.expires_at <= time.time() * 1_000_000:
         raise Denied("grant_expired", "This grant has expired.")
-    if revoked_jti:
+    if found.revoked_jti:
         raise Denied("token_revoked", "This token has been revoked.")
-    if kid is None or retired_at:
+    if found.kid is None or found.retired_at:
         raise Denied("signing_key_retired", "The key that signed this token has been retired; ask for a new token.")
-    if disabled_at:
+    if found.disabled_at:
         raise Denied("key_disabled", "The owner has disabled the provider key behind this grant.")
-    if not owner_active:
+    if not found.owner_active:
         raise Denied("owner_disabled", "The owner of this grant is not active.")
