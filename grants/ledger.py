@@ -90,6 +90,7 @@ _CALL_VALUES = (
 )
 _NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 _TODAY = "CAST(to_char(clock_timestamp() AT TIME ZONE %(zone)s, 'YYYYMMDD') AS integer)"
+_CLOCK = _NOW if POSTGRESQL else "%(now)s"  # of statements that both databases run as they are
 
 _PG_ADMIT = (
     f"WITH a AS ({_ADMIT.format(now=_NOW, day=_TODAY)}) "
@@ -230,10 +231,9 @@ def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:
 
 def beat(worker: UUID) -> None:
     """Write the worker's heartbeat. Must have happened before its first admission."""
-    now = _NOW if POSTGRESQL else "%(now)s"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO grants_worker (id, seen_at) VALUES (%(id)s, {now}) "
+            f"INSERT INTO grants_worker (id, seen_at) VALUES (%(id)s, {_CLOCK}) "
             "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
             {"id": db_uuid(worker), "now": time.time_ns() // 1000},
         )
@@ -244,11 +244,10 @@ def reap(*, lost_after: float) -> int:
 
     What such a call really used nobody knows: its whole reservation is charged, marked as estimated.
     """
-    now = _NOW if POSTGRESQL else "%(now)s"
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.id, c.reserved FROM grants_call c WHERE c.finished_at IS NULL AND NOT EXISTS ("
-            f"SELECT 1 FROM grants_worker w WHERE w.id = c.worker AND w.seen_at > {now} - %(silence)s)",
+            f"SELECT 1 FROM grants_worker w WHERE w.id = c.worker AND w.seen_at > {_CLOCK} - %(silence)s)",
             {"silence": int(lost_after * 1_000_000), "now": time.time_ns() // 1000},
         )
         lost = cursor.fetchall()
@@ -274,7 +273,7 @@ WHERE c.worker = %(worker)s AND c.finished_at IS NULL AND (
 
 def taken_away(worker: UUID) -> Iterable[UUID]:
     """The open calls of this worker whose grant, token, signing key, provider key or owner is no longer in force."""
-    query = _TAKEN_AWAY.format(now=_NOW if POSTGRESQL else "%(now)s")
+    query = _TAKEN_AWAY.format(now=_CLOCK)
     with connection.cursor() as cursor:
         cursor.execute(query, {"worker": db_uuid(worker), "now": time.time_ns() // 1000})
         return [UUID(str(row[0])) for row in cursor.fetchall()]

@@ -9,12 +9,11 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from . import multipart
-from .dialects.base import Form, Inbound
+from .dialects.base import CREDENTIAL_PARAMETERS, Form, Inbound
 from .exceptions import BadRequest, Unauthorized
 
 # Where an SDK puts its key. The value is the token; only the names travel on.
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
-_CREDENTIAL_PARAMETERS = {"key", "api_key", "api-key", "apikey", "access_token", "token", "authorization"}
 
 
 def headers_of(request: HttpRequest) -> dict[str, str]:
@@ -31,7 +30,7 @@ def token_of(request: HttpRequest) -> str:
         BadRequest: two different ones, one of another scheme, or one in the URL (URLs end up in logs).
     """
     for name, _ in parse_qsl(request.META.get("QUERY_STRING", ""), keep_blank_values=True):
-        if name.lower() in _CREDENTIAL_PARAMETERS:
+        if name.lower() in CREDENTIAL_PARAMETERS:
             raise BadRequest("A token belongs into a header: URLs end up in logs.", code="token_in_url")
     tokens = set()
     for name in CREDENTIAL_HEADERS:

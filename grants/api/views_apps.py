@@ -78,7 +78,7 @@ class Tokens(AppEndpoint):
         grant = Grant.objects.select_related("allowance").filter(pk=body["grant"]).first()
         if grant is None or not grant.knows(body["request_secret"]):
             raise OAuthError("No grant with this id and secret.", "invalid_grant")
-        error = grant.collect().error
+        error = grant.collect()
         if error is not None:
             raise OAuthError(_WHY_NOT_YET[error], error)
         return token_answer(grant, tokens.mint(grant, by=self.actor, **narrowing(body)))

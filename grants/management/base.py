@@ -12,10 +12,11 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from grants.models import Actor, Grant
+from grants.terms import DAY, HOUR
 
 BY_COMMAND = Actor("command")
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
+_UNITS = {"s": 1, "m": 60, "h": HOUR, "d": DAY, "": 1}
 
 
 def duration(text: str) -> int:

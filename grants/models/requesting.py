@@ -6,26 +6,20 @@ import datetime as dt
 import hmac
 import secrets
 from hashlib import sha256
-from typing import NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from ..terms import DAY
 from .audit import Actor, AuditEvent
-from .throttle import DAY, RateWindow
+from .throttle import RateWindow
 
 REQUEST_LIFETIME = dt.timedelta(minutes=15)
 POLL_INTERVAL = dt.timedelta(seconds=5)
 MAX_WRONG_CODES = 5
 _USER_CODE_ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, nothing to mistake
-
-
-class Collected(NamedTuple):
-    """What a poll with the request secret came to: ``error`` is an RFC 8628 §3.5 code, or ``None``."""
-
-    error: str | None
 
 
 class Requested(models.Model):
@@ -89,8 +83,8 @@ class Requested(models.Model):
         """Whether this is the request secret, in constant time."""
         return hmac.compare_digest(self.request_secret_hash, _secret_hash(request_secret))
 
-    def collect(self) -> Collected:
-        """One poll of the app that asked (its secret was checked): whether a token may be minted now.
+    def collect(self) -> str | None:
+        """One poll of the app that asked (its secret was checked): an RFC 8628 §3.5 code, or ``None`` to mint a token.
 
         While the request is pending, polls closer together than ``POLL_INTERVAL`` get ``slow_down``.
         """
@@ -98,9 +92,9 @@ class Requested(models.Model):
             now = timezone.now()
             on_time = Q(polled_at=None) | Q(polled_at__lte=now - POLL_INTERVAL)
             in_time = type(self)._default_manager.filter(on_time, pk=self.pk).update(polled_at=now) == 1
-            return Collected("authorization_pending" if in_time else "slow_down")
+            return "authorization_pending" if in_time else "slow_down"
         errors = {"denied": "access_denied", "expired": "expired_token", "revoked": "grant_revoked"}
-        return Collected(errors.get(self.status))
+        return errors.get(self.status)
 
 
 def _secret_hash(secret: str) -> str:

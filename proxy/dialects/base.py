@@ -15,6 +15,9 @@ from typing import Any, Protocol
 
 from grants.providers import Capability
 
+# Query parameters in which a token might be sent; in lower case.
+CREDENTIAL_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token", "authorization"})
+
 
 @dataclass(frozen=True, slots=True)
 class FilePart:

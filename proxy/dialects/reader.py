@@ -14,7 +14,7 @@ from grants.providers import PROVIDERS, Provider
 
 from ..exceptions import BadRequest, EndpointNotRelayed
 from . import anthropic, forms, peculiar, strict_json
-from .base import Form, Inbound, UpstreamCall
+from .base import CREDENTIAL_PARAMETERS, Form, Inbound, UpstreamCall
 from .fields import Reading, Table, check_fields
 from .openai_fields import CHAT
 from .routes import Place, Route
@@ -28,7 +28,6 @@ _HEADER_SHAPES: dict[str, re.Pattern[str]] = {
     "openai-beta": re.compile(r"[a-z0-9_.-]+(?:=[a-z0-9_.-]+)?(?:\s*[,;]\s*[a-z0-9_.-]+(?:=[a-z0-9_.-]+)?){0,31}"),
 }
 _PARAMETER = re.compile(r"[A-Za-z0-9._~=+/:-]{0,500}")
-_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token", "authorization"})
 _JSON = re.compile(r'\s*application/json\s*(?:;\s*(?:charset="?utf-?8"?)?\s*)?', re.IGNORECASE)
 
 
@@ -100,7 +99,7 @@ def _query(inbound: Inbound, route: Route) -> dict[str, str]:
     query: dict[str, str] = {}
     for name, value in inbound.query:
         shown = ascii(name)[1:-1][:80]
-        if name.lower() in _CREDENTIALS:
+        if name.lower() in CREDENTIAL_PARAMETERS:
             raise BadRequest("A token belongs into a header: URLs end up in logs.", code="token_in_url")
         if name not in route.query and not (name == "api-version" and route.dialect == "openai"):
             raise BadRequest(

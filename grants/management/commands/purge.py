@@ -9,8 +9,7 @@ from django.utils import timezone
 from grants.clock import microseconds
 from grants.management.base import DataCommand
 from grants.models import Call, RateWindow, RevokedToken, Worker
-
-_DAY_SECONDS = 86400
+from grants.terms import DAY
 
 
 class Command(DataCommand):
@@ -21,7 +20,7 @@ class Command(DataCommand):
 
     def run(self, **_: Any) -> Mapping[str, Any]:
         now = timezone.now()
-        yesterday = microseconds(now) - _DAY_SECONDS * 1_000_000
+        yesterday = microseconds(now) - DAY * 1_000_000
         carrying = Call.objects.open().values("worker")
         tokens, _ = RevokedToken.objects.expired(now).delete()
         workers, _ = Worker.objects.filter(seen_at__lt=yesterday).exclude(pk__in=carrying).delete()
