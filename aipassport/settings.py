@@ -102,6 +102,20 @@ else:
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# E-mail, for what owners are told; none is sent without a server to send it through
+
+_email_url = env.str("AIPASSPORT_EMAIL_URL", default="")
+AIPASSPORT_SENDS_EMAIL = bool(_email_url)
+_email = env.email_url_config(_email_url or "dummymail://")
+EMAIL_BACKEND, EMAIL_FILE_PATH = _email["EMAIL_BACKEND"], _email["EMAIL_FILE_PATH"]
+EMAIL_HOST, EMAIL_PORT = _email["EMAIL_HOST"], _email["EMAIL_PORT"] or 25
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _email["EMAIL_HOST_USER"] or "", _email["EMAIL_HOST_PASSWORD"] or ""
+EMAIL_USE_TLS, EMAIL_USE_SSL = _email.get("EMAIL_USE_TLS", False), _email.get("EMAIL_USE_SSL", False)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.str("AIPASSPORT_EMAIL_FROM", default=f"aipassport@{_url.hostname}")
+if any(not char.isprintable() for char in DEFAULT_FROM_EMAIL):
+    raise ImproperlyConfigured("AIPASSPORT_EMAIL_FROM is one line.")
+
 # Django
 
 INSTALLED_APPS = [
@@ -210,9 +224,11 @@ SPECTACULAR_SETTINGS = {
         {"name": "grants", "description": "Owners decide, and take back."},
         {"name": "keys", "description": "What owners can grant with."},
         {"name": "trail", "description": "What happened."},
+        {"name": "preferences", "description": "What you are told, and how."},
     ],
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # no picture from elsewhere
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+    "ENUM_NAME_OVERRIDES": {"ChannelEnum": "grants.models.Notice.Channel"},
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -181,11 +181,12 @@ def bare(folder: Path, nginx: Nginx, paced: Paced) -> Process:
 class AIPassport:
     """An instance with one owner and a token for each upstream. ``start`` may be called again after ``stop``."""
 
-    def __init__(self, folder: Path, database_url: str, nginx: Nginx, paced: Paced) -> None:
+    def __init__(self, folder: Path, database_url: str, small: Process, paced: Process, *, workers: int = 2) -> None:
+        """``small`` and ``paced``: the upstreams."""
         folder.mkdir(exist_ok=True)
         self._log = folder / "aipassport.log"
         self._port = free_port()
-        self._env = _clean_environment() | {
+        self.env = _clean_environment() | {
             "DJANGO_SETTINGS_MODULE": "aipassport.settings",
             "AIPASSPORT_SECRET_KEY": secrets.token_urlsafe(48),
             "AIPASSPORT_ENCRYPTION_KEYS": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -193,33 +194,37 @@ class AIPassport:
             "AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS": "true",
             "HOST": "127.0.0.1",
             "PORT": str(self._port),
-            "WEB_CONCURRENCY": "2",
+            "WEB_CONCURRENCY": str(workers),
             "DATABASE_URL": database_url,
         }
-        self._manage("migrate", "--verbosity", "0")
-        self._env["DJANGO_SUPERUSER_PASSWORD"] = secrets.token_urlsafe(16)
-        self._manage("createsuperuser", "--noinput", "--username", "bench", "--email", "bench@example.org")
-        self.small_token = self._token(f"{nginx.url}/v1")
-        self.paced_token = self._token(f"{paced.url}/v1")
+        self.manage("migrate", "--verbosity", "0")
+        self.env["DJANGO_SUPERUSER_PASSWORD"] = secrets.token_urlsafe(16)
+        self.manage("createsuperuser", "--noinput", "--username", "bench", "--email", "bench@example.org")
+        self._keys: dict[str, str] = {}
+        self.small_token = self.token(f"{small.url}/v1")
+        self.paced_token = self.token(f"{paced.url}/v1")
 
     def start(self) -> Process:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:aipassport.gunicorn"]
-        return Process(command, port=self._port, log=self._log, env=self._env)
+        return Process(command, port=self._port, log=self._log, env=self.env)
 
-    def _token(self, upstream: str) -> str:
-        options = ("--owner", "bench", "--provider", "openai", "--label", f"bench {upstream}", "--base-url", upstream)
-        key = self._json("add_key", *options, secret=f"sk-{secrets.token_urlsafe(24)}")["id"]
+    def token(self, upstream: str, *limits: str) -> str:
+        """A token of a grant of its own, on the one key for that upstream. ``limits``: options of ``issue_grant``."""
+        if upstream not in self._keys:
+            options = ("--owner", "bench", "--provider", "openai", "--label", f"bench {upstream}")
+            key = self._json("add_key", *options, "--base-url", upstream, secret=f"sk-{secrets.token_urlsafe(24)}")
+            self._keys[upstream] = key["id"]
         terms = ("--models", "*", "--capabilities", "chat", "--expires", "1h", "--app", "bench")
-        grant = self._json("issue_grant", "--key", key, *terms)["id"]
+        grant = self._json("issue_grant", "--key", self._keys[upstream], *terms, *limits)["id"]
         return str(self._json("issue_token", grant)["token"])
 
     def _json(self, *arguments: str, secret: str = "") -> dict[str, Any]:
-        data: dict[str, Any] = json.loads(self._manage(*arguments, "--json", secret=secret))
+        data: dict[str, Any] = json.loads(self.manage(*arguments, "--json", secret=secret))
         return data
 
-    def _manage(self, *arguments: str, secret: str = "") -> str:
+    def manage(self, *arguments: str, secret: str = "") -> str:
         command = [sys.executable, "manage.py", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self._env, input=secret, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, env=self.env, input=secret, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"manage.py {arguments[0]} failed:\n{done.stdout}{done.stderr}")
         return done.stdout

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import time
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from django.utils import timezone
 
@@ -23,10 +24,24 @@ def moment(microseconds: int) -> dt.datetime:
     return _EPOCH + microseconds * _MICROSECOND
 
 
-def day_number(moment: dt.datetime) -> int:
-    """The calendar day of ``moment`` in the current time zone as ``yyyymmdd``: an integer that only grows."""
-    local = timezone.localtime(moment)
-    return local.year * 10_000 + local.month * 100 + local.day
+def zone_info(name: str) -> dt.tzinfo:
+    """The time zone of that name; ``""`` is the operator's."""
+    return ZoneInfo(name) if name else timezone.get_default_timezone()
+
+
+def day_number(moment: dt.datetime, zone: str = "") -> int:
+    """The calendar day of ``moment`` in a time zone as ``yyyymmdd``: an integer that only grows."""
+    return day_of(moment.astimezone(zone_info(zone)))
+
+
+def day_of(date: dt.date) -> int:
+    """A date as ``yyyymmdd``."""
+    return date.year * 10_000 + date.month * 100 + date.day
+
+
+def date_of(day: int) -> dt.date:
+    """What :func:`day_of` was given."""
+    return dt.date(day // 10_000, day // 100 % 100, day % 100)
 
 
 def uuid7() -> UUID:

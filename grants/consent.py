@@ -19,6 +19,7 @@ from .actors import actor_of
 from .admin.forms import ConsentForm
 from .models import Grant, ProviderKey
 from .providers import CAPABILITY_LABELS, Capability
+from .templatetags.desk import limits_in_words
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; "
@@ -86,10 +87,21 @@ class Consent(View):
 
     def _ask(self, grant: Grant, form: ConsentForm, status: int = 200) -> HttpResponse:
         wanted = [(item, CAPABILITY_LABELS[Capability(item)]) for item in grant.capabilities]
-        context = {"grant": grant, "form": form, "wanted": wanted, "has_keys": self._keys(grant).exists()}
+        context = {
+            "grant": grant,
+            "form": form,
+            "wanted": wanted,
+            "limits": limits_in_words(grant.terms),
+            "has_keys": self._keys(grant).exists(),
+        }
         return render(self.request, "consent/ask.html", context, status=status)
 
     def _decided(self, grant: Grant, status: int = 200) -> HttpResponse:
         mine = grant.owner_id == self.request.user.pk or self.request.user.is_superuser
-        context = {"grant": grant, "status": str(grant.status), "may_manage": mine and grant.owner_id is not None}
+        context = {
+            "grant": grant,
+            "status": str(grant.status),
+            "limits": limits_in_words(grant.terms),
+            "may_manage": mine and grant.owner_id is not None,
+        }
         return render(self.request, "consent/decided.html", context, status=status)

@@ -3,8 +3,9 @@
 **Admission is one statement on one row**: checking, counting and refusing are the same act, so no race can slip
 between them. Settlement is exactly once, by ``finished_at IS NULL``. On PostgreSQL each is one data-modifying CTE in
 one round trip; SQLite, which has none, runs the same statements under ``BEGIN IMMEDIATE``, all that wait in one commit.
+The statements themselves stand in ``statements.py``.
 
-Lock order: Call before Allowance; never two allowance rows in one transaction.
+Lock order: Call before Allowance before DailyTotal; never two allowance rows in one transaction.
 
 Times are microseconds since the epoch, from the database's clock on PostgreSQL. Money is in nano-dollars.
 """
@@ -20,15 +21,37 @@ from uuid import UUID
 from django.db import connection
 from django.utils import timezone
 
-from .clock import day_number
+from . import refusals, statements
+from .clock import day_number, moment
+from .limits import TOKEN_BURST, Standing
 from .policy import POSTGRESQL, Denied, Policy, db_uuid, hot_path
+from .refusals import Full, Stale
+from .terms import MAX_MONEY, MAX_RATE
+
+__all__ = ["Admission", "Entry", "Full", "Settlement", "Stale", "admit", "beat", "reap", "settle", "standing"]
 
 Outcome = str  # a value of Call.Outcome
+
+# More than any limit allows: what the databases' 64 bits are given of a larger bound.
+_BEYOND = MAX_MONEY + 1
+_BEYOND_RATES = MAX_RATE + 1
+
+# PostgreSQL reads these as abbreviations, for which there is no summer; as time zones they are other names of those.
+_NO_ABBREVIATIONS = {
+    "CET": "Europe/Brussels",
+    "EET": "Europe/Athens",
+    "MET": "Europe/Brussels",
+    "WET": "Europe/Lisbon",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A call that asks to be admitted. ``bound``: the most it can cost, reserved until it is settled."""
+    """A call that asks to be admitted.
+
+    ``want``: the most it can cost, in nano-dollars, reserved until it is settled; ``least``: as little as it can do
+    with, where its output limit can be lowered. ``tokens``: the most that it can use.
+    """
 
     id: UUID
     jti: str
@@ -38,12 +61,17 @@ class Entry:
     model: str = ""
     stream: bool = False
     counted: bool = True
-    bound: int = 0
+    want: int = 0
+    least: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a call ended. ``connected`` is false only where no connection to the provider was made: it is not counted."""
+    """How a call ended. ``connected`` is false only where no connection to the provider was made: it is not counted.
+
+    ``cost`` ``None``: nobody knows; the bound that was reserved is charged then. ``output_limit``: what went out.
+    """
 
     outcome: Outcome
     status: int | None = None
@@ -54,60 +82,33 @@ class Settlement:
     cost: int | None = None
     estimated: bool = False
     connected: bool = True
+    output_limit: int | None = None
+
+    @property
+    def used(self) -> int:
+        """Tokens, for the rate; -1 where nobody knows."""
+        if self.input_tokens is None and self.output_tokens is None:
+            return 0 if self.cost == 0 else -1
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
 
 
-class Stale(Exception):
-    """The policy changed between reading it and the admission: read it again."""
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What was reserved for a call, in nano-dollars, and how the grant stands with it."""
+
+    reserved: int
+    standing: Standing
 
 
-class Full(Denied):
-    """A limit of the grant is reached. ``final``: waiting does not help."""
-
-    def __init__(self, code: str, message: str, *, final: bool) -> None:
-        super().__init__(code, message)
-        self.final = final
-
-
-# One SET and one WHERE for both databases. `day` only grows: clocks may disagree around midnight.
-_ADMIT = """
-UPDATE grants_allowance SET
-    requests = requests + %(counted)s,
-    in_flight = in_flight + 1,
-    reserved = reserved + %(bound)s,
-    day_requests = CASE WHEN {day} > day THEN %(counted)s ELSE day_requests + %(counted)s END,
-    day_spent = CASE WHEN {day} > day THEN 0 ELSE day_spent END,
-    day = CASE WHEN {day} > day THEN {day} ELSE day END
-WHERE grant_id = %(grant)s AND revision = %(revision)s AND expires_at > {now}
-  AND (max_requests IS NULL OR requests < max_requests)
-  AND (max_concurrency IS NULL OR in_flight < max_concurrency)
-RETURNING day"""
-_CALL_COLUMNS = (
-    "id, grant_id, worker, jti, kid, route, model, stream, counted, reserved, day, started_at, outcome, estimated"
-)
-_CALL_VALUES = (
-    "%(id)s, %(grant)s, %(worker)s, %(jti)s, %(kid)s, %(route)s, %(model)s, %(stream)s, %(counted)s, %(bound)s, {day}, "
-    "{now}, 'open', %(no)s"
-)
-_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
-_TODAY = "CAST(to_char(clock_timestamp() AT TIME ZONE %(zone)s, 'YYYYMMDD') AS integer)"
-_CLOCK = _NOW if POSTGRESQL else "%(now)s"  # of statements that both databases run as they are
-
-_PG_ADMIT = (
-    f"WITH a AS ({_ADMIT.format(now=_NOW, day=_TODAY)}) "
-    f"INSERT INTO grants_call ({_CALL_COLUMNS}) SELECT {_CALL_VALUES.format(now=_NOW, day='a.day')} FROM a"
-)
-_LITE_ADMIT = _ADMIT.format(now="%(now)s", day="%(today)s")
-_LITE_INSERT = f"INSERT INTO grants_call ({_CALL_COLUMNS}) VALUES ({_CALL_VALUES.format(now='%(now)s', day='%(day)s')})"
-
-
-def admit(policy: Policy, entry: Entry) -> None:
-    """Count the call on its grant and open its row, or refuse it: both happen or neither.
+def admit(policy: Policy, entry: Entry) -> Admission:
+    """Count the call on its grant, reserve its bound and open its row, or refuse it: all happens or nothing.
 
     Raises:
         Stale: the policy is not the newest; read it again.
         Full: a limit of the grant is reached.
         Denied: the grant has ended.
     """
+    limits, tokens = policy.limits, min(entry.tokens, _BEYOND_RATES)
     values = {
         "id": db_uuid(entry.id),
         "grant": db_uuid(policy.grant),
@@ -119,81 +120,67 @@ def admit(policy: Policy, entry: Entry) -> None:
         "model": entry.model[:200],
         "stream": entry.stream,
         "counted": int(entry.counted),
-        "bound": entry.bound,
+        "want": min(entry.want, _BEYOND),
+        "least": min(entry.least, _BEYOND),
+        "tokens": tokens if limits.tokens_per_minute else 0,
+        "request_advance": limits.request_advance,
+        "request_tolerance": limits.request_tolerance,
+        "token_advance": limits.token_advance(tokens),
+        "token_tolerance": TOKEN_BURST,
         "no": False,
     }
-    admitted = _admit_postgresql(values) if POSTGRESQL else _admit_sqlite(values)
-    if not admitted:
-        _refuse(policy)
+    row = _admit_postgresql(policy, values) if POSTGRESQL else _admit_sqlite(policy, values)
+    if row is None:
+        raise refusals.reason(policy, standing(policy), least=entry.least, tokens=entry.tokens)
+    now, reserved, _, *rest = row
+    return Admission(reserved, Standing(now, *rest))
 
 
-def _admit_postgresql(values: dict[str, Any]) -> bool:
-    values["zone"] = timezone.get_current_timezone_name()
+def _admit_postgresql(policy: Policy, values: dict[str, Any]) -> Any:
+    zone = policy.time_zone or timezone.get_default_timezone_name()
+    values["zone"] = _NO_ABBREVIATIONS.get(zone, zone)
     with connection.cursor() as cursor:
-        cursor.execute(_PG_ADMIT, values)
-        return cursor.rowcount == 1
+        return cursor.execute(statements.PG_ADMIT, values).fetchone()
 
 
-def _admit_sqlite(values: dict[str, Any]) -> bool:
-    def job(cursor: Any) -> bool:
-        timed = values | {"now": time.time_ns() // 1000, "today": day_number(timezone.now())}  # no wait before its use
-        row = cursor.execute(_LITE_ADMIT, timed).fetchone()
-        if row is None:
-            return False
-        cursor.execute(_LITE_INSERT, timed | {"day": row[0]})
-        return True
+def _admit_sqlite(policy: Policy, values: dict[str, Any]) -> Any:
+    def job(cursor: Any) -> Any:
+        timed = values | _clock(policy.time_zone)  # no wait between the clock and its use
+        rows = cursor.execute(statements.LITE_ADMIT, timed).fetchall()
+        if not rows:
+            return None
+        _, reserved, refunded, day, *_, tokens_clock = rows[0]
+        opened = {"reserved": reserved, "day": day, "tokens_until": tokens_clock + refunded}
+        cursor.execute(statements.LITE_INSERT, timed | opened)
+        return rows[0]
 
     return hot_path.commit(job)
 
 
-def _refuse(policy: Policy) -> None:
-    """Say why the admission changed no row."""
+def _clock(zone: str = "") -> dict[str, int]:
+    """SQLite has no clock of its own."""
+    now = time.time_ns() // 1000
+    return {"now": now, "today": day_number(moment(now), zone)}
+
+
+def standing(policy: Policy) -> Standing:
+    """How the grant stands, where no admission has told it.
+
+    Raises:
+        Stale: the policy is not the newest; read it again.
+        Denied: the grant has ended.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT revision, expires_at, max_requests, requests, max_concurrency FROM grants_allowance "
-            "WHERE grant_id = %s",
-            (db_uuid(policy.grant),),
-        )
-        row = cursor.fetchone()
+        values = {"grant": db_uuid(policy.grant), "now": time.time_ns() // 1000}
+        row = cursor.execute(statements.REVISION_AND_STANDING, values).fetchone()
     if row is None or row[0] != policy.revision:
         raise Stale
-    _, expires_at, max_requests, requests, max_concurrency = row
-    if max_requests is not None and requests >= max_requests:
-        raise Full("request_limit_reached", f"This grant's {max_requests} requests are used up.", final=True)
-    if expires_at <= time.time_ns() // 1000:
+    _, expires_at, closed_at, now, *rest = row
+    if expires_at <= now:
         raise Denied("grant_expired", "This grant has expired.")
-    limit = f"{max_concurrency} calls at a time" if max_concurrency is not None else "calls"
-    raise Full("concurrency_limit_reached", f"This grant allows {limit}; wait for one to end.", final=False)
-
-
-# `old` is the call as it was. A settlement that comes after the reaper's replaces its charge by the difference.
-_OPEN = "(finished_at IS NULL OR (reaped_at IS NOT NULL AND NOT %(reaping)s))"
-_SETTLE_CALL = """
-UPDATE grants_call AS c SET
-    finished_at = {now}, reaped_at = CASE WHEN %(reaping)s THEN {now} ELSE NULL END,
-    outcome = %(outcome)s, status = %(status)s, first_byte_us = %(first_byte_us)s,
-    input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s, cached_tokens = %(cached_tokens)s,
-    cost = %(cost)s, estimated = %(estimated)s,
-    counted = CASE WHEN %(connected)s THEN c.counted ELSE 0 END"""
-_SETTLE_ALLOWANCE = """
-UPDATE grants_allowance AS a SET
-    in_flight = a.in_flight - CASE WHEN old.reaped_at IS NULL THEN 1 ELSE 0 END,
-    reserved = a.reserved - CASE WHEN old.reaped_at IS NULL THEN old.reserved ELSE 0 END,
-    spent = a.spent + %(charge)s - COALESCE(old.cost, 0),
-    day_spent = a.day_spent + CASE WHEN a.day = old.day THEN %(charge)s - COALESCE(old.cost, 0) ELSE 0 END,
-    requests = a.requests - CASE WHEN %(connected)s THEN 0 ELSE old.counted END,
-    day_requests = a.day_requests - CASE WHEN %(connected)s OR a.day <> old.day THEN 0 ELSE old.counted END"""
-
-_PG_SETTLE = (
-    "WITH old AS (SELECT id, grant_id, counted, reserved, day, cost, reaped_at FROM grants_call "
-    f"WHERE id = %(id)s AND {_OPEN} FOR NO KEY UPDATE), "
-    f"done AS ({_SETTLE_CALL.format(now=_NOW)} FROM old WHERE c.id = old.id RETURNING c.id) "
-    f"{_SETTLE_ALLOWANCE} FROM old, done WHERE a.grant_id = old.grant_id"
-)
-_LITE_SETTLE_ALLOWANCE = (
-    f"{_SETTLE_ALLOWANCE} FROM grants_call AS old WHERE old.id = %(id)s AND {_OPEN} AND a.grant_id = old.grant_id"
-)
-_LITE_SETTLE_CALL = _SETTLE_CALL.format(now="%(now)s") + " WHERE c.id = %(id)s"
+    if closed_at is not None:
+        raise refusals.closed()
+    return Standing(now, *rest).on(day_number(moment(now), policy.time_zone))
 
 
 def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool:
@@ -211,32 +198,31 @@ def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool
         "output_tokens": settlement.output_tokens,
         "cached_tokens": settlement.cached_tokens,
         "cost": settlement.cost,
-        "charge": settlement.cost or 0,
+        "used": settlement.used,
         "estimated": settlement.estimated,
         "connected": settlement.connected,
+        "output_limit": settlement.output_limit,
     }
     if POSTGRESQL:
         with connection.cursor() as cursor:
-            cursor.execute(_PG_SETTLE, values)
-            return cursor.rowcount == 1
+            return cursor.execute(statements.PG_SETTLE, values).rowcount == 1
     return hot_path.commit(lambda cursor: _settle_sqlite(cursor, values))
 
 
 def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:
-    if cursor.execute(_LITE_SETTLE_ALLOWANCE, values).rowcount != 1:
+    timed = values | {"now": time.time_ns() // 1000}
+    totals, *rest = statements.LITE_SETTLE
+    if cursor.execute(totals, timed).rowcount != 1:
         return False
-    cursor.execute(_LITE_SETTLE_CALL, values | {"now": time.time_ns() // 1000})
+    for statement in rest:
+        cursor.execute(statement, timed)
     return True
 
 
 def beat(worker: UUID) -> None:
     """Write the worker's heartbeat. Must have happened before its first admission."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO grants_worker (id, seen_at) VALUES (%(id)s, {_CLOCK}) "
-            "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
-            {"id": db_uuid(worker), "now": time.time_ns() // 1000},
-        )
+        cursor.execute(statements.BEAT, {"id": db_uuid(worker), "now": time.time_ns() // 1000})
 
 
 def reap(*, lost_after: float) -> int:
@@ -245,35 +231,13 @@ def reap(*, lost_after: float) -> int:
     What such a call really used nobody knows: its whole reservation is charged, marked as estimated.
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT c.id, c.reserved FROM grants_call c WHERE c.finished_at IS NULL AND NOT EXISTS ("
-            f"SELECT 1 FROM grants_worker w WHERE w.id = c.worker AND w.seen_at > {_CLOCK} - %(silence)s)",
-            {"silence": int(lost_after * 1_000_000), "now": time.time_ns() // 1000},
-        )
-        lost = cursor.fetchall()
-    return sum(
-        settle(UUID(str(call)), Settlement(outcome="lost", cost=bound or None, estimated=True), reaping=True)
-        for call, bound in lost
-    )
-
-
-_TAKEN_AWAY = """
-SELECT c.id FROM grants_call c
-JOIN grants_grant g ON g.id = c.grant_id
-JOIN grants_allowance a ON a.grant_id = c.grant_id
-JOIN grants_providerkey k ON k.id = g.provider_key_id
-JOIN auth_user u ON u.id = k.owner_id
-LEFT JOIN grants_revokedtoken r ON r.jti = c.jti
-LEFT JOIN grants_signingkey s ON s.kid = c.kid
-WHERE c.worker = %(worker)s AND c.finished_at IS NULL AND (
-    g.revoked_at IS NOT NULL OR a.expires_at <= {now} OR k.disabled_at IS NOT NULL OR NOT u.is_active
-    OR r.jti IS NOT NULL OR s.kid IS NULL OR s.retired_at IS NOT NULL)
-"""
+        values = {"silence": int(lost_after * 1_000_000), "now": time.time_ns() // 1000}
+        lost = cursor.execute(statements.LOST, values).fetchall()
+    return sum(settle(UUID(str(call)), Settlement(outcome="lost", estimated=True), reaping=True) for (call,) in lost)
 
 
 def taken_away(worker: UUID) -> Iterable[UUID]:
     """The open calls of this worker whose grant, token, signing key, provider key or owner is no longer in force."""
-    query = _TAKEN_AWAY.format(now=_CLOCK)
     with connection.cursor() as cursor:
-        cursor.execute(query, {"worker": db_uuid(worker), "now": time.time_ns() // 1000})
-        return [UUID(str(row[0])) for row in cursor.fetchall()]
+        values = {"worker": db_uuid(worker), "now": time.time_ns() // 1000}
+        return [UUID(str(row[0])) for row in cursor.execute(statements.TAKEN_AWAY, values).fetchall()]

@@ -16,9 +16,10 @@ from django.conf import settings
 from django.db import connection
 
 from . import crypto
+from .limits import Limits
 from .providers import PROVIDERS, Capability, Provider
 from .sqlite import HotPath
-from .terms import any_covers
+from .terms import LIMITS, any_covers
 from .tokens import Claims
 
 POSTGRESQL = settings.DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql"
@@ -48,6 +49,11 @@ class Policy:
     capabilities: frozenset[str]
     origins: frozenset[str]
     extra_fields: tuple[str, ...]
+    limits: Limits
+    time_zone: str
+    default_output_tokens: int
+    prices: str  # the key's own, as its row keeps them
+    margin: int  # percent
     sealed_secret: str = field(repr=False)
 
     def secret(self) -> str:
@@ -91,12 +97,18 @@ class _Row(NamedTuple):
     kid: str | None
     retired_at: Any
     revoked_jti: str | None
+    time_zone: str
+    default_output_tokens: int
+    prices: Any
+    margin: int
+    limits: Limits
 
 
-_SELECT = """
+_SELECT = f"""
 SELECT a.revision, a.expires_at, g.revoked_at, g.models, g.capabilities, g.allowed_origins,
        k.id, k.provider, k.base_url, k.extra_fields, k.secret, k.disabled_at, u.is_active,
-       s.kid, s.retired_at, r.jti
+       s.kid, s.retired_at, r.jti, a.time_zone, g.default_output_tokens, k.prices, k.margin,
+       {", ".join(f"a.{name}" for name in LIMITS)}
 FROM grants_allowance a
 JOIN grants_grant g ON g.id = a.grant_id
 JOIN grants_providerkey k ON k.id = g.provider_key_id
@@ -127,7 +139,7 @@ def read(claims: Claims) -> Policy:
     row = _postgresql_row(values) if POSTGRESQL else hot_path.row(_SELECT, values)
     if row is None:
         raise Denied("grant_unknown", "The grant of this token does not exist.")
-    found = _Row(*row)
+    found = _Row._make([*row[: -len(LIMITS)], Limits._make(row[-len(LIMITS) :])])
     _check_in_force(found)
     patterns = (tuple(json.loads(found.models)),)
     granted = frozenset(json.loads(found.capabilities))
@@ -142,6 +154,11 @@ def read(claims: Claims) -> Policy:
         capabilities=granted if claims.scope is None else granted & claims.scope,
         origins=frozenset(json.loads(found.origins)),
         extra_fields=tuple(json.loads(found.extra_fields)),
+        limits=found.limits,
+        time_zone=found.time_zone,
+        default_output_tokens=found.default_output_tokens,
+        prices=found.prices,
+        margin=found.margin,
         sealed_secret=found.secret,
     )
 

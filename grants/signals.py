@@ -1,7 +1,8 @@
-"""An owner who is switched off is a change that takes rights away, wherever it happens."""
+"""What follows from a saved row, wherever it was saved: an owner switched off, a request that waits."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -9,7 +10,8 @@ from django.db import transaction
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
-from .models import Actor, Allowance, AuditEvent
+from . import notices
+from .models import Actor, Allowance, AuditEvent, Grant
 
 
 @receiver(post_save, sender=get_user_model())
@@ -20,3 +22,10 @@ def owner_saved(instance: Any, created: bool, **kwargs: Any) -> None:
     with transaction.atomic():
         Allowance.objects.filter(grant__owner=instance).bump()
         AuditEvent.record(AuditEvent.Action.OWNER_DISABLED, Actor("system"), username=instance.get_username())
+
+
+@receiver(post_save, sender=Grant)
+def grant_saved(instance: Grant, created: bool, **kwargs: Any) -> None:
+    """A request that nobody owns yet: those who could give it are told. The request stands, whatever comes of that."""
+    if created and instance.owner_id is None:
+        transaction.on_commit(partial(notices.request_waiting, instance), robust=True)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
+from . import money
 from .providers import Provider
 
 HOUR = 3600
@@ -23,6 +24,16 @@ MAX_TOKEN_LIFETIME = 30 * DAY
 MIN_TOKEN_LIFETIME = 60
 DEFAULT_VALID_FOR = 30 * DAY
 MAX_COUNT = 2**53  # exact in every JSON reader
+MAX_RATE = 60_000_000  # a minute: one a microsecond, the finest that the ledger's clock tells apart
+MAX_MONEY = 10**18  # nano-dollars: a billion dollars
+DEFAULT_OUTPUT_TOKENS = 4096
+MAX_OUTPUT_TOKENS = 2**31 - 1
+
+# What "narrower" compares as numbers; None is no limit.
+MONEY_LIMITS = ("max_cost", "max_cost_per_day", "max_cost_per_month", "max_cost_per_call")
+RATE_LIMITS = ("requests_per_minute", "tokens_per_minute")
+COUNT_LIMITS = ("max_requests", "max_concurrency")
+LIMITS = COUNT_LIMITS + MONEY_LIMITS + RATE_LIMITS
 
 PATTERN = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}\*?|\*")
 _ORIGIN_HOST = re.compile(r"[a-z0-9.-]+|\[[0-9a-f:]+\]")
@@ -73,7 +84,11 @@ class Terms:
     ``models``: patterns such as ``gpt-4o`` or ``claude-*``. ``capabilities``: names of
     :class:`~grants.providers.Capability`. ``allowed_origins``: web origins whose pages may use the grant (clients
     that send no ``Origin`` are not affected). ``valid_for`` and ``token_lifetime`` in seconds.
-    ``max_requests``, ``max_concurrency``: ``None`` is no limit.
+
+    Limits, ``None`` is none: ``max_requests`` in total and ``max_concurrency`` at a time; ``max_cost`` in total, per
+    calendar day and month in the owner's time zone, and per call, in nano-dollars; ``requests_per_minute`` and
+    ``tokens_per_minute``. ``default_output_tokens``: the output limit of a call that names none, where money or tokens
+    are limited.
     """
 
     models: tuple[str, ...]
@@ -83,6 +98,13 @@ class Terms:
     token_lifetime: int = HOUR
     max_requests: int | None = None
     max_concurrency: int | None = None
+    max_cost: int | None = None
+    max_cost_per_day: int | None = None
+    max_cost_per_month: int | None = None
+    max_cost_per_call: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    default_output_tokens: int = DEFAULT_OUTPUT_TOKENS
 
     @classmethod
     def of(cls, source: Any) -> Self:
@@ -121,6 +143,11 @@ class Terms:
         yield "token_lifetime", _range_problem(self.token_lifetime, MIN_TOKEN_LIFETIME, MAX_TOKEN_LIFETIME, "seconds")
         yield "max_requests", _range_problem(self.max_requests, 1, MAX_COUNT, "requests")
         yield "max_concurrency", _range_problem(self.max_concurrency, 1, MAX_COUNT, "calls")
+        for name in MONEY_LIMITS:
+            yield name, _range_problem(getattr(self, name), 1, MAX_MONEY, "nano-dollars")
+        yield "requests_per_minute", _range_problem(self.requests_per_minute, 1, MAX_RATE, "requests")
+        yield "tokens_per_minute", _range_problem(self.tokens_per_minute, 1, MAX_RATE, "tokens")
+        yield "default_output_tokens", _range_problem(self.default_output_tokens, 1, MAX_OUTPUT_TOKENS, "tokens")
 
     def check_narrows(self, asked: Self) -> None:
         """Raise a :class:`ValidationError` for every field in which these terms give more than was ``asked``."""
@@ -132,10 +159,11 @@ class Terms:
             extra = sorted(set(getattr(self, name)) - set(getattr(asked, name)))
             if extra:
                 errors[name] = f"Not asked for: {', '.join(extra)}."
-        for name in ("valid_for", "token_lifetime", "max_requests", "max_concurrency"):
+        for name in ("valid_for", "token_lifetime", *LIMITS):
             given, limit = getattr(self, name), getattr(asked, name)
             if limit is not None and (given is None or given > limit):
-                errors[name] = f"More than was asked for ({limit})."
+                shown = money.exactly(limit) if name in MONEY_LIMITS else limit
+                errors[name] = f"More than was asked for ({shown})."
         if errors:
             raise ValidationError(errors)
 

@@ -11,26 +11,35 @@ from django.db import DatabaseError, InterfaceError
 from grants import ledger
 from grants import policy as policies
 from grants.clock import uuid7
+from grants.limits import Standing
 from grants.policy import Policy
 from grants.tokens import Claims
 
-from . import metering
 from .dialects.base import UpstreamCall
 from .exceptions import Unavailable
+from .pricing import metering
+from .reservations import Reservation, output_limit, reservation
 from .streaming import Ending
 from .watch import Watched, release_connection, watch
 
 _ATTEMPTS = 5
+_LOST_PATIENCE = (408, 504, 524)  # a gateway's: the model behind it may have done, and billed, everything
 
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """An admitted call. ``finish`` must be called exactly once."""
+    """An admitted call. ``finish`` must be called exactly once.
+
+    ``limit``: the output limit that it was admitted with, where the grant's limits ask for one. ``standing``: how the
+    grant stood with it.
+    """
 
     id: UUID
     policy: Policy
     call: UpstreamCall
     watched: Watched
+    limit: int | None
+    standing: Standing
 
     def finish(self, ending: Ending) -> None:
         """Settle it: usage and cost as observed, or estimated from what flowed."""
@@ -38,27 +47,58 @@ class OpenCall:
             watch.settle(self.id, self._settlement(ending))
         finally:
             watch.leave(self.id)
+            watch.touch(self.policy.grant)
             release_connection()
 
     def _settlement(self, ending: Ending) -> ledger.Settlement:
         settlement = ledger.Settlement(
-            ending.outcome, ending.status, ending.first_byte_us, cost=0, connected=ending.connected
+            ending.outcome,
+            ending.status,
+            ending.first_byte_us,
+            cost=0,
+            connected=ending.connected,
+            output_limit=self.limit,
         )
-        observer = ending.observer
-        if observer is None or self.call.flavor == "none":
+        result = ending.observer.result() if ending.observer is not None else None
+        if self.call.flavor == "none" or (result is None and self._did_nothing(ending)):
             return settlement
-        result = observer.result()
-        if result is None and ending.status is not None and ending.status >= 400:
-            return settlement  # refused by the provider: nothing was used
-        usage = metering.meter(self.policy.provider, self.call, result, output_characters=observer.output_characters)
+        usage = metering.meter(
+            self.policy.provider,
+            self.call,
+            result,
+            output_characters=ending.observer.output_characters if ending.observer is not None else 0,
+            prices=self.policy.prices,
+            margin=self.policy.margin,
+            limit=self.limit,
+            strict=self.policy.limits.money,
+        )
+        cost = usage.cost
+        if result is None and self.policy.limits.money and self._is_unknown(ending):
+            cost = None  # the provider may have finished an answer of which nothing could be read: its bound is charged
         return replace(
             settlement,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
-            cost=usage.cost,
+            cost=cost,
             estimated=usage.estimated,
         )
+
+    def _is_unknown(self, ending: Ending) -> bool:
+        """Whether nothing that flowed tells what the provider made."""
+        unread = ending.unread and self.call.flavor not in ("speech", "transcription", "images")
+        whole = not self.call.stream or (ending.status is not None and ending.status >= 300)
+        return unread or (whole and ending.outcome != "ok")
+
+    def _did_nothing(self, ending: Ending) -> bool:
+        """Whether the provider surely made nothing of the call: it never had it, or it answered with an error."""
+        if not ending.connected or (ending.status is None and not self.watched.exchange.sent):
+            return True
+        if ending.status in _LOST_PATIENCE or ending.billed:
+            return False
+        observer = ending.observer
+        failed = observer is not None and observer.failed and not observer.output_characters
+        return failed or (ending.status is not None and ending.status >= 300)
 
 
 def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any) -> OpenCall:
@@ -71,8 +111,32 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any) -
     if watch.draining:
         raise Unavailable("The broker is restarting; please try again.", retry_after=1)
     watch.ensure_running()
-    entry = ledger.Entry(
-        id=uuid7(),
+    call_id = uuid7()
+    for _ in range(_ATTEMPTS):
+        policy.check(call.models, call.capabilities)
+        asked = reservation(policy, call)
+        try:
+            admission = ledger.admit(policy, _entry(call_id, claims, call, asked))
+            release_connection()
+        except ledger.Stale:
+            before, policy = policy, policies.read(claims)
+            if output_limit(policy) != output_limit(before):
+                break  # the call was read for another one
+            continue
+        except ledger.Full as full:
+            watch.touch(policy.grant, full.code if full.final else "")
+            raise
+        except (DatabaseError, InterfaceError):
+            watch.doubt(call_id)
+            raise
+        limit = asked.granted(admission.reserved)
+        return OpenCall(call_id, policy, call, watch.enter(call_id, client), limit, admission.standing)
+    raise Unavailable("This grant is being changed; please try again.", retry_after=1)
+
+
+def _entry(call_id: UUID, claims: Claims, call: UpstreamCall, asked: Reservation) -> ledger.Entry:
+    return ledger.Entry(
+        id=call_id,
         jti=claims.jti,
         kid=claims.kid,
         worker=watch.worker,
@@ -80,17 +144,7 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any) -
         model=call.model,
         stream=call.stream,
         counted=call.counted,
+        want=asked.want,
+        least=asked.least,
+        tokens=asked.tokens,
     )
-    for _ in range(_ATTEMPTS):
-        policy.check(call.models, call.capabilities)
-        try:
-            ledger.admit(policy, entry)
-            release_connection()
-        except ledger.Stale:
-            policy = policies.read(claims)
-            continue
-        except (DatabaseError, InterfaceError):
-            watch.doubt(entry.id)
-            raise
-        return OpenCall(entry.id, policy, call, watch.enter(entry.id, client))
-    raise Unavailable("This grant is being changed; please try again.", retry_after=1)

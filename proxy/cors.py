@@ -8,7 +8,10 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 _METHODS = "GET, POST, OPTIONS"
-_EXPOSED = "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, x-aipassport-call"
+_EXPOSED = (
+    "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, ratelimit, ratelimit-policy, "
+    "x-aipassport-call, x-aipassport-output-limit"
+)
 _PREFLIGHT_SECONDS = "7200"
 
 

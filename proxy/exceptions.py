@@ -23,7 +23,10 @@ from typing import Any
 
 
 class RelayError(Exception):
-    """An answer of the broker's own. ``param`` names the offending body field, where there is one."""
+    """An answer of the broker's own. ``param`` names the offending body field, where there is one.
+
+    ``limit``: the limit of the grant that was reached, as :func:`proxy.ratelimit.details` tells it.
+    """
 
     status = 500
     code = "internal_error"
@@ -37,6 +40,7 @@ class RelayError(Exception):
         param: str | None = None,
         retry_after: int | None = None,
         final: bool = False,
+        limit: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -45,6 +49,7 @@ class RelayError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.final = final
+        self.limit = limit
 
 
 class BadRequest(RelayError):

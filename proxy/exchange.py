@@ -21,6 +21,9 @@ _MODEL_LIST_BYTES = 8 * 1024 * 1024
 # Account names that providers put into their error messages.
 _ACCOUNT = re.compile(rb"\b(org|proj|organization|project)[-_][A-Za-z0-9]{6,}")
 
+# Azure bills prompts that its filter refused, and what was made of them by then; and ones that were too long.
+_BILLED = re.compile(rb"content_filter|ResponsibleAIPolicyViolation|context_length_exceeded")
+
 # No upstream may serve a page, or be taken for one, on the admin's origin.
 _SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -45,6 +48,8 @@ def relay(opened: OpenCall) -> HttpResponseBase:
     for name, value in _SAFE_HEADERS.items():
         response.headers[name] = value
     response.headers["x-aipassport-call"] = str(opened.id)
+    if opened.limit is not None:
+        response.headers["x-aipassport-output-limit"] = str(opened.limit)
     return response
 
 
@@ -63,8 +68,11 @@ def _send(opened: OpenCall) -> None:
 
 
 def _apart(opened: OpenCall) -> UpstreamCall:
-    """The call with an idempotency key of the grant's own: all apps on a provider key share one name space there."""
+    """The call as it goes out: with the output limit that it was admitted with, and an idempotency key of the grant's
+    own, since all apps on a provider key share one name space there."""
     call = opened.call
+    if opened.limit is not None and opened.limit != call.demand.limit:
+        call = call.limited(opened.limit)
     if (given := call.headers.get("idempotency-key")) is None:
         return call
     return replace(call, headers={**call.headers, "idempotency-key": f"{opened.policy.grant}-{given}"})
@@ -83,7 +91,7 @@ def _ending_of(opened: OpenCall, error: BaseException) -> Ending:
 def _answer(opened: OpenCall) -> HttpResponseBase:
     exchange, call = opened.watched.exchange, opened.call
     if exchange.status in (401, 403):
-        watch.used(opened.policy.key, f"The provider refused this key (HTTP {exchange.status}).")
+        watch.rejected(opened.policy.key, f"The provider refused this key (HTTP {exchange.status}).")
         raise _key_refused()
     if not 200 <= exchange.status < 600:  # after an interim answer another one comes: its connection is not used again
         raise UpstreamFailed(f"The provider answered with the status {exchange.status}.", code="upstream_error")
@@ -123,15 +131,16 @@ def _error(opened: OpenCall) -> HttpResponse:
     """The provider's own error, where it is safe to pass on: JSON, and without a piece of the key in it."""
     exchange = opened.watched.exchange
     body = exchange.read_all(_ERROR_BYTES)
+    observer = dialects.observer(opened.call)
+    observer.body(body)
     if b"API_KEY_INVALID" in body:  # Gemini says so with a 400
-        watch.used(opened.policy.key, "The provider refused this key (API_KEY_INVALID).")
+        watch.rejected(opened.policy.key, "The provider refused this key (API_KEY_INVALID).")
         raise _key_refused()
     if not _is_safe(body, opened.policy.secret()):
         error = UpstreamFailed(f"The provider answered with an error (HTTP {exchange.status}).", code="upstream_error")
         body = json.dumps(dialects.error_body(opened.call.dialect, error)).encode()
-    observer = dialects.observer(opened.call)
-    observer.body(body)
-    opened.finish(Ending("upstream_error", exchange.status, observer=observer))
+    billed = opened.policy.provider.id == "azure" and bool(_BILLED.search(body))
+    opened.finish(Ending("upstream_error", exchange.status, observer=observer, billed=billed))
     exchange.close()
     headers = exchange.headers() | {"content-type": "application/json"}
     return HttpResponse(_ACCOUNT.sub("\\1-…".encode(), body), status=exchange.status, headers=headers)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .dialects.base import Observer
-from .exceptions import Cut, RelayError, UpstreamError, UpstreamTimeout
+from .exceptions import Cut, RelayError, UpstreamError, UpstreamFailed, UpstreamTimeout
 from .sse import Decoder
 from .upstream import Exchange
 
@@ -24,6 +24,8 @@ class Ending:
     first_byte_us: int | None = None
     connected: bool = True
     observer: Observer | None = None
+    unread: bool = False  # an answer that no observer could read: too large, or neither JSON nor events
+    billed: bool = False  # an error for which the provider bills
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class RelayedBody:
         out = self._observe_events(chunk) if self._events else chunk
         if self._json and self._received <= _OBSERVED_BYTES:
             self._parts.append(chunk)
-        if self._observer.done or self._received == self._length:
+        if self._observer.done or (self._received == self._length and self._may_end()):
             self._complete()
         return out
 
@@ -126,20 +128,38 @@ class RelayedBody:
     def _end(self) -> bytes:
         """The provider has ended its body."""
         self._over = True
-        if self._length is not None and self._received < self._length:
-            return self._broken(None)
+        short = self._length is not None and self._received < self._length
+        rest = self._decoder.rest() if self._events and not short else b""
+        out = self._observe_events(b"\n\n") if rest else b""  # some servers leave out the last blank line
+        if not self._settled and (short or not self._may_end()):
+            self._observer.cut(rest)
+            return self._broken(UpstreamFailed("The provider ended its answer too early.", code="upstream_broken"))
         self._complete()
-        return self._decoder.rest() if self._hides else b""
+        return out if self._hides else b""
+
+    def _may_end(self) -> bool:
+        """Whether the answer is whole. A stream without its last event is not, however cleanly its bytes end; one in
+        which the provider itself told of an error is."""
+        return not self._events or self._observer.complete or self._observer.failed
 
     def _complete(self) -> None:
-        if self._json and not self._settled and self._received <= _OBSERVED_BYTES:
+        self._observe_rest()
+        self._settle("upstream_error" if self._observer.failed or self._exchange.status >= 400 else "ok")
+
+    def _observe_rest(self) -> None:
+        """A JSON answer, as far as it came; of a stream, an event that was cut in two."""
+        if self._settled:
+            return
+        if self._json and self._received <= _OBSERVED_BYTES:
             self._observer.body(b"".join(self._parts))
-        self._settle("ok" if self._exchange.status < 400 else "upstream_error")
+        elif self._events and (rest := self._decoder.rest()):
+            self._observer.cut(rest)
 
     def _broken(self, error: RelayError | None) -> bytes:
         """It ended before its end. In a stream of events the client is told; else its connection is broken off."""
         self._over = True
         complete = self._settled
+        self._observe_rest()
         self._settle(self._fate.outcome(error))
         error = self._fate.cut or error
         if complete and self._fate.cut is None:
@@ -150,10 +170,14 @@ class RelayedBody:
 
     def close(self) -> None:
         """The server is done with it: sent to its end, or the client gone in the middle."""
-        self._settle(self._fate.outcome(None) if self._fate.sealed else "client_gone")
+        self._observe_rest()
+        left = "upstream_error" if self._observer.failed else "client_gone"  # SDKs leave when they are told of an error
+        self._settle(self._fate.outcome(None) if self._fate.sealed else left)
         self._exchange.close()
 
     def _settle(self, outcome: str) -> None:
         if not self._settled:
             self._settled = True
-            self._finish(Ending(outcome, self._exchange.status, self._first_byte_us, observer=self._observer))
+            unread = not self._events and (not self._json or self._received > _OBSERVED_BYTES)
+            ending = Ending(outcome, self._exchange.status, self._first_byte_us, observer=self._observer, unread=unread)
+            self._finish(ending)

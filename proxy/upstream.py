@@ -64,6 +64,7 @@ class _Guarded:
         """Tell the exchange which connection carries it, so that it can be aborted while the provider is silent."""
         if (exchange := getattr(_local, "exchange", None)) is not None:
             exchange._connection = self
+            exchange.sent = True
         super().request(*args, **kwargs)  # type: ignore[misc]
 
 
@@ -120,9 +121,13 @@ _session = _new_session()
 
 
 class Exchange:
-    """One request to a provider and its answer, which another greenlet may abort at any time."""
+    """One request to a provider and its answer, which another greenlet may abort at any time.
+
+    ``sent``: a connection was made and the request begun, so that the provider may work on it.
+    """
 
     def __init__(self) -> None:
+        self.sent = False
         self._connection: HTTPConnection | None = None
         self._response: requests.Response | None = None
 

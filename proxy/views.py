@@ -11,18 +11,20 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from grants import ledger
+from grants import ledger, limits
 from grants import policy as policies
 from grants.crypto import DecryptionError
-from grants.policy import Denied
+from grants.limits import Standing
+from grants.policy import Denied, Policy
 from grants.tokens import Claims
 
-from . import cors, dialects, inbound
+from . import cors, dialects, inbound, ratelimit
 from .accounting import open_call
 from .authentication import DelegatedToken
 from .dialects.base import Inbound
 from .exceptions import BadRequest, LimitReached, NotGranted, RelayError, Unauthorized, Unavailable
 from .exchange import relay
+from .reservations import output_limit
 from .watch import release_connection
 
 logger = logging.getLogger("aipassport.relay")
@@ -46,15 +48,20 @@ class RelayView(APIView):
     throttle_classes = []
     content_negotiation_class = _AsTheProviderAnswers
     schema = None
+    _policy: Policy | None = None
+    _standing: Standing | None = None
 
     def relay(self, request: Request, path: str) -> HttpResponseBase:
         """One call, in the order of the steps."""
         claims, http = cast(Claims, request.auth), request._request
-        policy = policies.read(claims)
+        policy = self._policy = policies.read(claims)
         release_connection()  # a slow body must not hold one of a few
         policy.check_origin(http.META.get("HTTP_ORIGIN"))
-        call = dialects.read(inbound.read(http, f"/{path}"), policy.provider, policy.extra_fields)
-        return relay(open_call(claims, policy, call, http.META.get("gunicorn.socket")))
+        asked = inbound.read(http, f"/{path}")
+        call = dialects.read(asked, policy.provider, policy.extra_fields, output_limit(policy))
+        opened = open_call(claims, policy, call, http.META.get("gunicorn.socket"))
+        self._policy, self._standing = opened.policy, opened.standing
+        return relay(opened)
 
     get = post = put = patch = delete = relay
 
@@ -70,9 +77,24 @@ class RelayView(APIView):
 
     def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
         cors.expose(request._request, response)
+        for name, value in self._limits().items():
+            response.headers[name] = value
         if isinstance(response, HttpResponse) and response.content:
             response.headers["content-length"] = str(len(response.content))
         return response
+
+    def _limits(self) -> dict[str, str]:
+        """How the grant's limits stand, for any answer to a caller whose grant is known."""
+        policy = self._policy
+        if policy is None or not any(policy.limits):
+            return {}
+        try:
+            standing = self._standing or ledger.standing(policy)
+        except (ledger.Stale, Denied, DatabaseError, InterfaceError):
+            return {}
+        finally:
+            release_connection()
+        return ratelimit.headers(limits.report(policy.limits, standing, policy.time_zone), standing.now)
 
     def handle_exception(self, exc: Exception) -> Any:
         """Any error as an answer in the dialect of the caller's SDK, so that it raises its own typed exception."""
@@ -94,7 +116,8 @@ def _relay_error(exc: Exception) -> RelayError:
     if isinstance(exc, RelayError):
         return exc
     if isinstance(exc, ledger.Full):
-        return LimitReached(exc.message, code=exc.code, final=exc.final, retry_after=None if exc.final else 1)
+        limit = ratelimit.details(exc.limit) if exc.limit else None
+        return LimitReached(exc.message, code=exc.code, final=exc.final, retry_after=exc.retry_after, limit=limit)
     if isinstance(exc, Denied):
         kind = Unauthorized if exc.code in _TOKEN_IS_DEAD else NotGranted
         return kind(exc.message, code=exc.code, param=exc.param)

@@ -17,12 +17,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.utils import timezone
 
-from grants import ledger
+from grants import ledger, notices
 from grants.models import ProviderKey
 
+from . import courier
+from .connections import release_connection
 from .exceptions import Cut
 from .streaming import Fate
 from .upstream import Exchange
@@ -32,6 +34,8 @@ logger = logging.getLogger("aipassport.watch")
 INTERVAL = 0.5  # seconds
 _BEAT_EVERY = 5.0
 _REAP_EVERY = 30.0
+_TELL_EVERY = 2.0
+_DELIVER_EVERY = 5.0
 _DRAIN_MARGIN = 3.0  # gunicorn kills at its graceful timeout: be done before
 
 try:  # the system's own poll: gevent's would wait for its loop
@@ -41,13 +45,6 @@ try:  # the system's own poll: gevent's would wait for its loop
 except ImportError:
     _poll = select.poll
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
-
-
-def release_connection() -> None:
-    """Give this greenlet's database connection back to the pool."""
-    for known in connections.all(initialized_only=True):
-        if not known.in_atomic_block:
-            known.close()
 
 
 @dataclass(slots=True)
@@ -79,6 +76,8 @@ class Watch:
     _open: dict[UUID, Watched] = field(default_factory=dict)
     _unsettled: dict[UUID, ledger.Settlement] = field(default_factory=dict)
     _keys_used: dict[UUID, str | None] = field(default_factory=dict)
+    _touched: dict[UUID, set[str]] = field(default_factory=dict)
+    _keys_rejected: dict[UUID, str] = field(default_factory=dict)
     _stopping: Callable[[], bool] = lambda: False
     _thread: threading.Thread | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -95,9 +94,9 @@ class Watch:
         with self._lock:
             if self._thread is None:
                 self._beat()
-                thread = threading.Thread(target=self._run, name="aipassport-watch", daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = _every(INTERVAL, lambda: self.tick(time.monotonic()), "aipassport-watch")
+                _every(_TELL_EVERY, self.tell, "aipassport-notices")
+                _every(_DELIVER_EVERY, courier.deliver, "aipassport-courier")
 
     def enter(self, call: UUID, client: socket.socket | None) -> Watched:
         watched = self._open[call] = Watched(client=client)
@@ -116,30 +115,29 @@ class Watch:
 
     def doubt(self, call: UUID) -> None:
         """Its admission failed, perhaps behind the commit: nothing was sent, so it is taken back where it stands."""
-        self._unsettled[call] = ledger.Settlement("lost", connected=False)
+        self._unsettled[call] = ledger.Settlement("lost", cost=0, connected=False)
 
     def used(self, key: UUID, error: str | None = None) -> None:
         """A provider key was used; ``error`` is shown to its owner. Written with the next tick, not in the way."""
         self._keys_used[key] = error or self._keys_used.get(key)
+
+    def rejected(self, key: UUID, error: str) -> None:
+        """The provider refused a key: like :meth:`used`, and its owner is told."""
+        self.used(key, error)
+        self._keys_rejected[key] = error
+
+    def touch(self, grant: UUID, refusal: str = "") -> None:
+        """A call of this grant ended or was refused: its owner may have to be told something. Costs a dictionary entry.
+
+        ``refusal``: the code of one that waiting does not help.
+        """
+        self._touched.setdefault(grant, set()).update((refusal,) if refusal else ())
 
     def drain_when(self, stopping: Callable[[], bool]) -> None:
         """Once ``stopping()`` says yes: no new calls, and open ones have until shortly before the server's kill."""
         self._stopping = stopping
 
     # The ticker
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(INTERVAL)
-            try:
-                try:
-                    self.tick(time.monotonic())
-                finally:
-                    release_connection()
-            except (DatabaseError, InterfaceError):
-                logger.warning("the database does not answer the watch; trying again")
-            except Exception:
-                logger.exception("the watch failed; trying again")
 
     def tick(self, now: float) -> None:
         """One look at everything. What needs no database comes first: it works while that is away.
@@ -157,6 +155,21 @@ class Watch:
         if now - self._reaped_at > _REAP_EVERY:
             self._reaped_at = now
             ledger.reap(lost_after=settings.AIPASSPORT_LOST_AFTER)
+
+    def tell(self) -> None:
+        """Put into the outbox what was noted since the last time; what the database refuses is kept for the next."""
+        touched, self._touched = self._touched, {}
+        rejected, self._keys_rejected = self._keys_rejected, {}
+        try:
+            if touched:
+                notices.consider(touched)
+            if rejected:
+                notices.keys_rejected(rejected)
+        except (DatabaseError, InterfaceError):
+            for grant, refusals in touched.items():
+                self._touched.setdefault(grant, set()).update(refusals)
+            self._keys_rejected = rejected | self._keys_rejected
+            raise
 
     def _settle_again(self) -> None:
         for call, settlement in list(self._unsettled.items()):
@@ -207,6 +220,27 @@ class Watch:
         for key, error in used.items():
             noted: dict[str, Any] = {"last_error": error[:200], "last_error_at": now} if error else {}
             ProviderKey.objects.filter(pk=key).update(last_used_at=now, **noted)
+
+
+def _every(seconds: float, act: Callable[[], Any], name: str) -> threading.Thread:
+    """A thread (under gevent a greenlet) that acts again and again, come what may, and holds no connection between."""
+
+    def run() -> None:
+        while True:
+            time.sleep(seconds)
+            try:
+                try:
+                    act()
+                finally:
+                    release_connection()
+            except (DatabaseError, InterfaceError):
+                logger.warning("the database does not answer %s; trying again", name)
+            except Exception:
+                logger.exception("%s failed; trying again", name)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def _settle(call: UUID, settlement: ledger.Settlement) -> None:

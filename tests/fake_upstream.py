@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -156,6 +157,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(event(b"[DONE]"))
         self.close_connection = True
 
+    def _metered(self, body: Any) -> None:
+        """Uses some of its output limit and tells how much; the share and the time it takes hang on the body."""
+        drawn = zlib.crc32(json.dumps(body).encode())
+        limit = body.get("max_completion_tokens") or body.get("max_tokens") or 1
+        used = max(1, limit * (drawn % 256) // 255)
+        prompt = sum(len(message["content"]) for message in body["messages"])
+        usage = {"prompt_tokens": prompt, "completion_tokens": used, "total_tokens": prompt + used}
+        time.sleep(0.01 + drawn % 64 / 1000)
+        if body.get("stream"):
+            self._stream()
+            self._chunk(chat_chunk("some words"))
+            self._chunk(event({"id": "c1", "object": "chat.completion.chunk", "choices": [], "usage": usage}))
+            self._chunk(event(b"[DONE]"))
+            self._chunk(b"")
+        else:
+            message = {"role": "assistant", "content": "some words"}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            answer = {"id": "c1", "object": "chat.completion", "created": 1, "model": body["model"]}
+            self._whole(200, json.dumps({**answer, "choices": [choice], "usage": usage}).encode())
+
     def _paced(self, _: Any) -> None:
         self._stream()
         for number in range(20):
@@ -175,6 +196,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
+
+    def _stops(self, _: Any) -> None:
+        """Ends its stream cleanly, but in the middle of its answer."""
+        self._stream()
+        self._chunk(chat_chunk("half an "))
+        self._chunk(b"")
+
+    def _fails(self, _: Any) -> None:
+        """Says in mid-stream that it failed."""
+        self._stream()
+        self._chunk(chat_chunk("half an "))
+        self._chunk(event({"error": {"message": "overloaded", "type": "server_error"}}))
+        self._chunk(b"")
 
     def _silent(self, _: Any) -> None:
         """One chunk, then nothing; notices when the relay breaks off."""

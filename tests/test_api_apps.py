@@ -16,7 +16,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from grants import policy, tokens
+from grants import policy, tokens, usage
 from grants.models import Actor, AuditEvent, Grant, ProviderKey, RateWindow, RevokedToken, SigningKey
 from grants.models import grants as grants_module
 from tests.api import anyone, ask, bearer, owner
@@ -244,6 +244,11 @@ def test_introspection_says_what_a_token_may_do_in_both_body_formats(grant: Gran
         "scope": "chat",
         "models": ["sandbox-1"],
         "provider": "sandbox",
+        "limits": dict.fromkeys(usage.TERMS_NAMES.values()),
+        "max_cost_per_call": None,
+        "default_output_tokens": 4096,
+        "exhausted": False,
+        "closed_at": None,
     }
     assert anyone().post("/api/tokens/introspect/", {"token": minted.token}).body == answer.body
 

@@ -115,7 +115,9 @@ def test_an_owner_issues_a_grant_on_a_key_of_their_own(alice: Any, sandbox_key: 
     assert answer.body["status"] == "approved"
     assert answer.body["owner"] == "alice"
     assert answer.body["provider_key"] == str(sandbox_key.pk)
-    assert answer.body["usage"] == {"requests": 0, "in_flight": 0, "spent": 0, "reserved": 0, "exhausted": False}
+    usage = answer.body["usage"]
+    assert (usage["requests"], usage["in_flight"], usage["exhausted"], usage["closed_at"]) == (0, 0, False, None)
+    assert (usage["spent"], usage["reserved"]) == ("0.00", "0.00")
     assert grant.terms == terms(valid_for=3600, max_requests=5, allowed_origins=("https://app.example",))
     assert Allowance.objects.get().max_requests == 5
     event = AuditEvent.objects.get(action="grant.issued")
@@ -137,9 +139,8 @@ def test_nobody_issues_a_grant_on_a_key_that_is_not_theirs_or_is_disabled(
 def test_keys_are_listed_without_their_secrets(alice: Any, by: Actor) -> None:
     key = ProviderKey.add(owner=alice, provider="openai", label="Work", secret=CANARY, by=by)
     response = Client().get("/api/provider-keys/", headers=owner(alice).headers)
-    assert response.json() == [
-        {"id": str(key.pk), "label": "Work", "provider": "openai", "hint": CANARY[-4:], "disabled": False}
-    ]
+    shown = {"id": str(key.pk), "label": "Work", "provider": "openai", "hint": CANARY[-4:], "disabled": False}
+    assert response.json() == [shown | {"prices": [], "margin": 0}]
     assert CANARY not in response.content.decode()
     assert key.secret not in response.content.decode()
 
@@ -465,7 +466,10 @@ def test_the_ledger_is_read_newest_first_and_filtered(alice: Any, calls: list[Ca
         "input_tokens": 3,
         "output_tokens": 4,
         "cached_tokens": None,
-        "cost": 5,
+        "output_limit": None,
+        "reserved": "0.00",
+        "cost": "0.000000005",
+        "overrun": "0.00",
         "estimated": False,
     }
     assert abs(datetime.fromisoformat(rows[0]["started_at"]) - timezone.now()) < timedelta(minutes=1)

@@ -9,8 +9,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from grants import money
 from grants.models import Actor, AuditEvent, Grant, ProviderKey
-from grants.terms import DAY, HOUR
+from grants.terms import DAY, HOUR, MONEY_LIMITS, RATE_LIMITS
 
 from .conftest import terms
 
@@ -55,6 +56,9 @@ def decision(grant: Grant, key: ProviderKey, **changes: Any) -> dict[str, Any]:
         "token_lifetime": str(grant.token_lifetime),
         "max_requests": grant.max_requests or "",
         "max_concurrency": grant.max_concurrency or "",
+        **{name: money.dollars(getattr(grant, name)) if getattr(grant, name) else "" for name in MONEY_LIMITS},
+        **{name: getattr(grant, name) or "" for name in RATE_LIMITS},
+        "default_output_tokens": grant.default_output_tokens,
         "allowed_origins": "\r\n".join(grant.allowed_origins),
     } | changes
 
@@ -85,7 +89,15 @@ def test_the_page_says_who_asks_for_what_and_that_nobody_checked_it(
     owner: Client, pending: Grant, sandbox_key: ProviderKey
 ) -> None:
     html = owner.get(url(pending)).content.decode()
-    for text in ("Mail triage", "unverified", "Sorts mail", "sandbox-2*", "Embeddings", "30 days", "100 requests"):
+    for text in (
+        "Mail triage",
+        "unverified",
+        "Sorts mail",
+        "sandbox-2*",
+        "Embeddings",
+        "30 days",
+        "at most 100 in total, 4 at a time",
+    ):
         assert text in html, text
 
 

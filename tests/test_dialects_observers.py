@@ -275,6 +275,10 @@ NAMES = ["", "response.completed", "message_start", "message_delta", "content_bl
 PIECES = [
     '"usage":{', '"usage": 1', '{"usage":[]}', '"usageMetadata"', '{"response":7}', '{"message":[]}', '"type":"x.done"',
     '{"type":"image_edit.completed","usage":[1]}', '{"x_groq":3,"usage":{}}', "[DONE", "[" * 2000, "null", '{"usage":{"a":1}}',
+    '{"usage":{"iterations":[1,{},{"model":3}]}}', '{"usage":{"a":1},"usage_breakdown":{"models":[{"usage":3},4]}}',
+    '{"choices":[{"delta":{"executed_tools":[{"index":[]},5]},"finish_reason":{}}],"error":[]}', '"error":{"usage":[1]}',
+    '{"usage":{"a":1},"tool_usage":{"web_search":3},"output":[{"type":[]},{"type":"web_search_call","action":7}]}',
+    '{"usageMetadata":{"a":1},"candidates":[{"groundingMetadata":{"webSearchQueries":4,"groundingChunks":[1,{"maps":2}]}}]}',
     '{"candidates":[{"content":{"parts":[{"functionCall":1}]}}]}', '{"candidates":[1,{"content":[]}],"functionCall":1}',
 ]  # fmt: skip
 DATA = st.binary(max_size=30) | st.lists(st.sampled_from(PIECES), max_size=4).map(lambda parts: "".join(parts).encode())
@@ -287,8 +291,10 @@ def test_no_garbage_makes_an_observer_raise(flavor: str, events: list[tuple[str,
         observer.event(event(data, name))
         observer.hides(event(data, name))
     observer.result()
+    observer.cut(body)
     observer.body(body)
     result = observer.result()
+    assert observer.complete in (True, False)
     assert result is None or isinstance(result, dict)
     assert observer.output_characters >= 0
 

@@ -23,7 +23,7 @@ NEVER = {
     "grants/policy.py": ("requests", "rest_framework"),
     "proxy/dialects": ("django", "requests", "urllib3", "rest_framework", "grants.models", "grants.ledger"),
     "proxy/sse.py": ("django", "requests", "grants"),
-    "proxy/metering.py": ("django", "requests", "grants.models", "grants.ledger"),
+    "proxy/pricing": ("django", "requests", "grants.models", "grants.ledger"),
     "proxy/sandbox": ("django", "grants.models", "grants.ledger"),
     "proxy/upstream.py": ("django.db", "grants.models", "grants.ledger", "grants.policy"),
     "proxy/streaming.py": ("django", "grants", "requests"),

@@ -52,7 +52,7 @@ def assert_counters_equal_the_ledger(grant: Grant) -> None:
 
 
 def test_an_admitted_call_is_counted_and_open(grant: Grant, claims: tokens.Claims) -> None:
-    call = Call.objects.get(pk=admit(claims, bound=500))
+    call = Call.objects.get(pk=admit(claims, want=500))
     assert call.finished_at is None
     assert call.day == Allowance.objects.get().day > 20260000
     assert abs(call.started_at / 1e6 - time.time()) < 60
@@ -60,7 +60,7 @@ def test_an_admitted_call_is_counted_and_open(grant: Grant, claims: tokens.Claim
 
 
 def test_a_settlement_charges_once_and_gives_the_reservation_back(grant: Grant, claims: tokens.Claims) -> None:
-    call = admit(claims, bound=500)
+    call = admit(claims, want=500)
     assert ledger.settle(call, Settlement("ok", 200, 1000, 10, 20, 0, cost=300))
     assert not ledger.settle(call, Settlement("ok", 200, cost=300))
     allowance = Allowance.objects.get()
@@ -132,7 +132,7 @@ def test_every_change_that_takes_rights_away_makes_an_older_policy_stale(grant: 
 
 @pytest.mark.parametrize("silent", [True, False])
 def test_reap_settles_the_calls_of_silent_workers_only(grant: Grant, claims: tokens.Claims, silent: bool) -> None:
-    call = admit(claims, bound=700)
+    call = admit(claims, want=700)
     ledger.beat(WORKER)
     if silent:
         Worker.objects.update(seen_at=F("seen_at") - 120_000_000)
@@ -143,7 +143,7 @@ def test_reap_settles_the_calls_of_silent_workers_only(grant: Grant, claims: tok
 
 
 def test_a_late_settlement_replaces_the_reapers_charge_by_the_difference(grant: Grant, claims: tokens.Claims) -> None:
-    call = admit(claims, bound=700)
+    call = admit(claims, want=700)
     assert ledger.reap(lost_after=60) == 1
     assert ledger.reap(lost_after=60) == 0
     assert ledger.settle(call, Settlement("ok", 200, cost=450))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
@@ -13,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grants.providers import PROVIDERS
-from proxy.dialects.base import UpstreamCall, Usage
-from proxy.metering import meter, shape
+from proxy.dialects.base import Demand, UpstreamCall, Usage
+from proxy.pricing.counting import shape
+from proxy.pricing.metering import meter
 
 FLAVORS = ("chat", "responses", "embeddings", "moderations", "images", "speech", "anthropic", "google")
 
@@ -485,7 +488,7 @@ SPOKEN = chat("gpt-4o-audio-preview", 9, 9, prompt_tokens_details={"audio_tokens
         ("openai", "chat", "gpt-4o-audio-preview", SPOKEN),  # none of audio
         ("openai", "transcription", "gpt-4o-transcribe", {"usage": {"type": "duration", "seconds": 9}}),
         ("openai", "transcription", "whisper-1", TRANSCRIPT),
-        ("openai", "moderations", "omni-moderation-latest", {"model": "omni-moderation-latest", "results": []}),
+        ("azure", "moderations", "omni-moderation-latest", {"model": "omni-moderation-latest", "results": []}),
         ("openai", "images", "dall-e-3", {"created": 1, "data": [{"url": "x"}]}),
         ("openai", "speech", "gpt-4o-mini-tts", None),
         ("openai", "transcription", "whisper-1", None),
@@ -566,6 +569,217 @@ def test_parts_that_exceed_the_whole_get_no_discount() -> None:
     assert usage == Usage(1000, 10, 0, nanos((1000, "2.5"), (10, "10")), estimated=True)
 
 
+def demanded(flavor: str, model: str, **demand: Any) -> UpstreamCall:
+    return UpstreamCall(f"test.{flavor}", "POST", "/", models=(model,), flavor=flavor, demand=Demand(**demand))
+
+
+def test_an_estimate_of_the_input_counts_bytes_pictures_and_sound() -> None:
+    plain = demanded("chat", "gpt-4o", text=3000, images=2, limit=100)
+    usage = meter(PROVIDERS["openai"], plain, None, output_characters=30)
+    assert usage == Usage(1000 + 16 + 2 * 1445, 10, 0, nanos((3906, "2.5"), (10, "10")), estimated=True)
+    spoken = demanded("google", "gemini-2.5-flash", text=300, audio=(9,), limit=100)
+    assert meter(PROVIDERS["google"], spoken, None, output_characters=0).input_tokens == 100 + 16 + 10 * 32
+
+
+def test_what_flowed_never_counts_more_than_the_limit_that_went_out() -> None:
+    call = demanded("chat", "gpt-4o", text=300, limit=4096, candidates=2)
+    assert meter(PROVIDERS["openai"], call, None, output_characters=10**6).output_tokens == 2 * 4096
+    assert meter(PROVIDERS["openai"], call, None, output_characters=10**6, limit=64).output_tokens == 2 * 64
+
+
+@pytest.mark.parametrize(
+    ("provider", "flavor", "model", "output"),
+    [
+        ("openai", "chat", "gpt-5-mini", 1000),
+        ("openai", "responses", "o4-mini", 1000),
+        ("azure", "responses", "o3-2025-04-16", 1000),
+        ("anthropic", "anthropic", "claude-opus-5", 1000),
+        ("openai", "chat", "gpt-4o", 10),
+        ("anthropic", "anthropic", "claude-haiku-4-5", 10),
+        ("groq", "chat", "llama-3.3-70b-versatile", 10),
+    ],
+)
+def test_who_leaves_a_model_that_thinks_unseen_is_charged_all_that_it_may_have_thought(
+    provider: str, flavor: str, model: str, output: int
+) -> None:
+    call = demanded(flavor, model, text=300, limit=1000)
+    assert meter(PROVIDERS[provider], call, None, output_characters=30).output_tokens == output
+
+
+def test_a_claude_that_was_told_to_think_may_have_thought_up_to_its_limit() -> None:
+    call = replace(demanded("anthropic", "claude-sonnet-4-5", text=300, limit=1000), json=b'{"thinking":{}}')
+    started = claude(input_tokens=100, output_tokens=1) | {"unfinished": True}
+    usage = meter(PROVIDERS["anthropic"], call, started, output_characters=30)
+    assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (100, 1000, True)
+
+
+def test_a_report_from_before_the_end_is_topped_up_by_what_flowed() -> None:
+    started = claude(input_tokens=100, output_tokens=50) | {"unfinished": True}
+    usage = metered("anthropic", "anthropic", "claude-haiku-4-5", started, output_characters=300)
+    assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (100, 100, True)
+    usage = metered("anthropic", "anthropic", "claude-haiku-4-5", started, output_characters=30)
+    assert (usage.output_tokens, usage.estimated) == (50, True)
+
+
+@pytest.mark.parametrize("demand", [{"unbounded": "hosted tools"}, {"hidden": True}])
+def test_what_cannot_be_estimated_costs_none(demand: dict[str, Any]) -> None:
+    call = demanded("chat", "gpt-4o", text=300, limit=1000, **demand)
+    assert meter(PROVIDERS["openai"], call, None, output_characters=30).cost is None
+
+
+def test_a_recording_without_a_report_is_charged_by_its_length() -> None:
+    call = demanded("transcription", "whisper-1", audio=(59,))
+    usage = meter(PROVIDERS["openai"], call, None, output_characters=0)
+    assert (usage.cost, usage.estimated) == (6_000_000, True)
+
+
+# Steps and hosted tools
+
+
+def test_steps_of_an_answer_are_charged_each_by_its_model() -> None:
+    steps = [
+        {"model": "claude-haiku-4-5", "usage": {"input_tokens": 1000, "output_tokens": 100}},
+        {"model": "claude-opus-5", "usage": {"input_tokens": 50, "output_tokens": 10, "cache_read_input_tokens": 7}},
+    ]
+    report = claude(input_tokens=50, output_tokens=10) | {"parts": steps}
+    usage = metered("anthropic", "anthropic", "claude-haiku-4-5", report)
+    cost = nanos((1000, "1"), (100, "5"), (50, "5"), (10, "25"), (7, "0.5"))
+    assert usage == Usage(1057, 110, 7, cost)
+
+
+def test_steps_of_which_one_has_no_price_have_none() -> None:
+    steps = [{"model": "gpt-4o", "usage": chat("", 1, 1)["usage"]}, {"model": "?", "usage": chat("", 1, 1)["usage"]}]
+    report = chat("compound", 2, 2) | {"parts": steps}
+    assert metered("groq", "chat", "compound", report).cost is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "flavor", "model", "tools", "extra"),
+    [
+        ("openai", "responses", "gpt-4o", {"web_search_call": 2}, (2, "10000")),
+        ("openai", "responses", "gpt-4o", {"file_search_call": 3}, (3, "2500")),
+        ("google", "google", "gemini-2.5-flash", {"google_search": 1}, (1, "35000")),
+    ],
+)
+def test_calls_of_hosted_tools_are_charged_where_they_have_a_price(
+    provider: str, flavor: str, model: str, tools: dict[str, int], extra: tuple[int, str]
+) -> None:
+    answer = gemini(promptTokenCount=10) if flavor == "google" else {**RESPONSE, "model": model}
+    plain = metered(provider, flavor, model, answer).cost
+    assert plain is not None
+    assert metered(provider, flavor, model, answer | {"tools": tools}).cost == plain + nanos(extra)
+
+
+@pytest.mark.parametrize(
+    "tools", [{"code_interpreter_call": 1}, {"web_search_call": 1, "shell_call": 1}, {"unheard_of": 1}]
+)
+def test_a_hosted_tool_without_a_price_leaves_the_cost_unknown(tools: dict[str, int]) -> None:
+    assert metered("openai", "responses", "gpt-4o", {**RESPONSE, "model": "gpt-4o", "tools": tools}).cost is None
+
+
+def test_a_search_with_a_model_that_has_no_price_of_searches_leaves_the_cost_unknown() -> None:
+    answer = {**RESPONSE, "model": "chatgpt-4o-latest"}
+    assert metered("openai", "responses", "chatgpt-4o-latest", answer).cost is not None
+    assert metered("openai", "responses", "chatgpt-4o-latest", answer | {"tools": {"web_search_call": 1}}).cost is None
+
+
+def test_what_anthropic_serves_beside_searches_leaves_the_cost_unknown() -> None:
+    searched = claude(input_tokens=1, output_tokens=1, server_tool_use={"web_fetch_requests": 3})
+    assert metered("anthropic", "anthropic", "claude-sonnet-4-5", searched).cost == nanos((1, "3"), (1, "15"))
+    ran = claude(input_tokens=1, output_tokens=1, server_tool_use={"code_execution_requests": 1})
+    assert metered("anthropic", "anthropic", "claude-sonnet-4-5", ran).cost is None
+
+
+# Tiers, regions, bills
+
+
+@pytest.mark.parametrize(("tier", "known"), [("default", True), ("auto", True), ("scale", False), ("turbo", False)])
+def test_a_tier_without_a_price_is_not_charged_at_another_ones(tier: str, known: bool) -> None:
+    cost = metered("openai", "chat", "gpt-4o", {**chat("gpt-4o", 10, 10), "service_tier": tier}).cost
+    assert (cost is not None) == known
+
+
+def test_inference_in_one_region_costs_a_tenth_more() -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 1000}
+    for place, factor in (("global", "1"), ("us", "1.1")):
+        answer = claude(**usage, inference_geo=place) | {"model": "claude-opus-5"}
+        cost = metered("anthropic", "anthropic", "claude-opus-5", answer).cost
+        assert cost == 30_000_000 * Decimal(factor)
+    assert metered("anthropic", "anthropic", "x", claude(**usage, inference_geo="moon")).cost is None
+
+
+def test_what_openrouter_bills_is_charged_where_it_is_more_than_the_table() -> None:
+    model = "openai/gpt-4o-mini"
+    assert metered("openrouter", "chat", model, chat(model, 30, 12, cost=0.5)).cost == 500_000_000
+    assert metered("openrouter", "chat", model, chat(model, 30, 12, cost=0)).cost == nanos((30, "0.15"), (12, "0.6"))
+    assert metered("openrouter", "chat", "new/model", chat("new/model", 30, 12, cost=0.002)).cost == 2_000_000
+    assert metered("openai", "chat", "gpt-4o", chat("gpt-4o", 10, 0, cost=5)).cost == nanos((10, "2.5"))
+
+
+# An owner's own prices
+
+
+ROWS = json.dumps(
+    [
+        {"models": "house-*", "input": "2", "output": "8", "cached": "0.5"},
+        {"models": "local-*", "free": True},
+        {"models": "gpt-4o", "input": "1", "output": "1"},
+        {"models": "claude-*", "input": "10", "output": "20"},
+        {"models": "input-only", "input": "1"},
+        {"models": "painter", "image": "0.04"},
+        {"models": "voice", "character": "20"},
+        {"models": "gpt-4o-transcribe", "second": "0.0001"},
+    ]
+)
+
+
+def owned(provider: str, call: UpstreamCall, result: Any, *, margin: int = 0) -> int | None:
+    return meter(PROVIDERS[provider], call, result, output_characters=0, prices=ROWS, margin=margin).cost
+
+
+def test_an_owners_price_is_charged_before_the_tables() -> None:
+    asked = call("chat", "gpt-4o")
+    assert owned("openai", asked, chat("gpt-4o-2024-08-06", 100, 10)) == nanos((110, "1"))
+    assert owned("openai", call("chat", "gpt-4o-mini"), chat("gpt-4o-mini", 100, 0)) == nanos((100, "0.15"))
+
+
+def test_a_row_prices_the_model_that_was_asked_for_whatever_answers() -> None:
+    assert owned("azure", call("chat", "house-1"), chat("gpt-4o-2024-08-06", 100, 10)) == nanos((100, "2"), (10, "8"))
+
+
+def test_cached_input_has_the_rows_price_of_it_or_that_of_input() -> None:
+    answer = chat("?", 100, 10, cached=40)
+    assert owned("custom", call("chat", "house-1"), answer) == nanos((60, "2"), (40, "0.5"), (10, "8"))
+    assert owned("openai", call("chat", "gpt-4o"), answer) == nanos((110, "1"))
+
+
+def test_writing_into_anthropics_cache_costs_more_than_the_rows_price_of_input() -> None:
+    cost = owned("anthropic", call("anthropic", "claude-sonnet-4-5"), CACHED_CLAUDE)
+    assert cost == nanos((2095, "10"), (1500, "12.5"), (500, "20"), (10_000, "10"), (503, "20"))
+
+
+def test_a_margin_is_on_top_of_every_cost_and_rounded_up() -> None:
+    assert owned("custom", call("chat", "house-1"), chat("?", 1, 1), margin=25) == 12_500
+    assert owned("openai", call("chat", "gpt-4o-mini"), chat("gpt-4o-mini", 1, 0), margin=1) == 152  # 151.5
+
+
+def test_what_an_owner_calls_free_costs_nothing_whatever_it_does() -> None:
+    for result in (chat("?", 10, 10) | {"tools": {"shell_call": 1}}, None, {"usage": "nonsense"}):
+        assert owned("custom", call("chat", "local-1"), result, margin=50) == 0
+
+
+def test_a_unit_that_the_row_does_not_name_has_no_price() -> None:
+    assert owned("custom", call("chat", "input-only"), chat("?", 10, 0)) == nanos((10, "1"))
+    assert owned("custom", call("chat", "input-only"), chat("?", 10, 1)) is None
+
+
+def test_pictures_voices_and_seconds_have_the_rows_price() -> None:
+    assert owned("custom", demanded("images", "painter", pictures=3), IMAGE) == 120_000_000
+    assert owned("custom", demanded("images", "painter", pictures=3), None) == 120_000_000
+    assert owned("custom", demanded("speech", "voice", characters=100), None) == 2_000_000
+    assert owned("openai", demanded("transcription", "gpt-4o-transcribe", audio=(9,)), TRANSCRIPT) == 1_000_000
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
@@ -594,6 +808,13 @@ JSON = st.recursive(
                     "promptTokensDetails",
                     "modality",
                     "tokenCount",
+                    "parts",
+                    "tools",
+                    "unfinished",
+                    "web_search_call",
+                    "server_tool_use",
+                    "cost",
+                    "inference_geo",
                 ]
             ),
             inner,

@@ -341,7 +341,7 @@ def test_sixty_four_callers_on_two_processes_get_exactly_what_is_left(servers: A
     codes = sorted(answer.status_code for answer in answers)
     assert codes == [200] * 10 + [429] * 54
     refused = next(answer for answer in answers if answer.status_code == 429)
-    assert refused.json()["error"]["code"] == "request_limit_reached"
+    assert refused.json()["error"]["limit"]["code"] == "request_limit_reached"
     assert refused.headers["x-should-retry"] == "false"
     allowance = Allowance.objects.get(grant=grant)
     assert (allowance.requests, allowance.in_flight) == (10, 0)

@@ -168,6 +168,32 @@ def test_a_provider_that_dies_in_mid_stream_raises_in_the_sdk(server: Any, issue
     assert_nothing_open(grant)
 
 
+def test_a_stream_that_stops_too_early_is_no_answer_to_the_sdk_however_cleanly_it_ends(server: Any, issue: Any) -> None:
+    grant, token = issue("openai")
+    stream = openai_client(server, token).chat.completions.create(
+        model="fake-stops", messages=[{"role": "user", "content": "x"}], stream=True
+    )
+    assert next(stream).choices[0].delta.content == "half an "
+    with pytest.raises(openai.APIError, match="too early"):
+        next(stream)
+    call = finished_call()
+    assert (call.outcome, call.estimated) == ("upstream_broken", True)
+    assert_nothing_open(grant)
+
+
+def test_an_error_in_mid_stream_is_the_providers(server: Any, issue: Any) -> None:
+    grant, token = issue("openai")
+    stream = openai_client(server, token).chat.completions.create(
+        model="fake-fails", messages=[{"role": "user", "content": "x"}], stream=True
+    )
+    assert next(stream).choices[0].delta.content == "half an "
+    with pytest.raises(openai.APIError, match="overloaded"):
+        next(stream)
+    call = finished_call()
+    assert (call.outcome, call.estimated) == ("upstream_error", True)
+    assert_nothing_open(grant)
+
+
 def test_a_provider_that_dies_in_a_whole_answer_breaks_the_connection_too(server: Any, issue: Any) -> None:
     grant, token = issue("openai")
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):

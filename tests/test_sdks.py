@@ -119,7 +119,7 @@ def test_openai_errors_are_typed(server: Any, issue: Any, by: Any) -> None:
         client.chat.completions.create(model="sandbox-1", messages=HELLO)
         with pytest.raises(openai.RateLimitError) as used_up:
             client.chat.completions.create(model="sandbox-1", messages=HELLO)
-        assert used_up.value.code == "request_limit_reached"
+        assert used_up.value.code == "insufficient_quota"
         grant.revoke(by)
         with pytest.raises(openai.AuthenticationError):
             client.chat.completions.create(model="sandbox-1", messages=HELLO)

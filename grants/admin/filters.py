@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
-from unfold.contrib.filters.admin import DropdownFilter, TextFilter
+from unfold.contrib.filters.admin import DropdownFilter
 
 from ..models import AuditEvent, Call, Grant, ProviderKey
 
@@ -114,37 +112,8 @@ class ActionFilter(ChoiceFilter):
         return [(value, value) for value, _ in self.choices_of]
 
 
-class RouteFilter(TextFilter):
-    title = "route"
-    parameter_name = "route"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        route = _printable(self.value())
-        return queryset.filter(route__icontains=route) if route else queryset
-
-
-class DayFilter(DropdownFilter):
-    title = "day"
-    parameter_name = "day"
-    days = {"today": 0, "yesterday": 1, "week": 6, "month": 29}
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("today", "Today"), ("yesterday", "Since yesterday"), ("week", "7 days"), ("month", "30 days")]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        if self.value() not in self.days:
-            return queryset
-        midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-        return queryset.since(midnight - dt.timedelta(days=self.days[self.value()]))
-
-
 def _uuid(text: str | None) -> UUID | None:
     try:
         return UUID(text or "")
     except ValueError:
         return None
-
-
-def _printable(text: str | None) -> str:
-    """NUL is a text that PostgreSQL does not take."""
-    return text if text and text.isprintable() else ""

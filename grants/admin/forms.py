@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -13,32 +12,17 @@ from django.db import transaction
 from django.utils import timezone
 
 from ..models import Grant, ProviderKey
+from ..prices import MAX_MARGIN
 from ..providers import CAPABILITY_LABELS, PROVIDERS, Capability
 from ..templatetags.desk import duration, when
-from ..terms import DAY, DEFAULT_VALID_FOR, HOUR, Terms
+from ..terms import DAY, DEFAULT_OUTPUT_TOKENS, DEFAULT_VALID_FOR, HOUR, LIMITS, Terms
+from .fields import Dollars, Limit, Names, PriceRows
 
 T = TypeVar("T")
 
 EXPIRIES = (HOUR, DAY, 7 * DAY, 30 * DAY, 90 * DAY, 365 * DAY)
 LIFETIMES = (300, 900, HOUR, 8 * HOUR, DAY, 7 * DAY, 30 * DAY)
 CUSTOM, KEEP = "custom", "keep"
-
-
-class Names(forms.CharField):
-    """Names separated by commas, spaces or lines, as a tuple without repetitions."""
-
-    def __init__(self, *, rows: int = 2, placeholder: str = "", **kwargs: Any) -> None:
-        attrs = {"rows": rows, "placeholder": placeholder, "spellcheck": "false", "autocapitalize": "off"}
-        super().__init__(**{"widget": forms.Textarea(attrs)} | kwargs)
-
-    def to_python(self, value: Any) -> Any:
-        return tuple(dict.fromkeys(name for name in re.split(r"[\s,]+", super().to_python(value) or "") if name))
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return tuple(initial or ()) != self.to_python(data)
-
-    def prepare_value(self, value: Any) -> Any:
-        return "\n".join(value) if isinstance(value, list | tuple) else value
 
 
 def capability_choices(offered: Iterable[str] = tuple(Capability)) -> list[tuple[str, str]]:
@@ -76,6 +60,13 @@ class DeskForm(forms.Form):
                 self.add_error(field if field in self.fields else None, problem)
 
 
+PRICES_HELP = (
+    "One line a model or pattern; the first that matches counts, before the prices that AIPassport knows. "
+    "In dollars: input, output and cached per million tokens, character per million characters; image, second (of "
+    "audio) and request each. Or free."
+)
+
+
 class KeyForm(DeskForm):
     provider = forms.ChoiceField(
         choices=[("", "Choose a provider…"), *((row.id, row.label) for row in PROVIDERS.values())]
@@ -101,6 +92,18 @@ class KeyForm(DeskForm):
         placeholder="reasoning_format",
         help_text="Body fields that calls on this key may carry beyond those that AIPassport knows. Usually none.",
     )
+    prices = PriceRows(label="Your own prices", help_text=PRICES_HELP)
+    margin = forms.IntegerField(
+        label="Safety margin, in percent",
+        required=False,
+        min_value=0,
+        max_value=MAX_MARGIN,
+        widget=forms.NumberInput({"placeholder": "0"}),
+        help_text="On top of every price, where your bill is higher than the list.",
+    )
+
+    def clean_margin(self) -> int:
+        return self.cleaned_data["margin"] or 0
 
     def add(self, owner: Any, by: Any) -> ProviderKey | None:
         return self.attempt(lambda: ProviderKey.add(owner=owner, by=by, **self.cleaned_data))
@@ -117,11 +120,20 @@ class KeyEditForm(DeskForm):
         "grants and tokens stay as they are.",
     )
     extra_fields = KeyForm.base_fields["extra_fields"]
+    prices = KeyForm.base_fields["prices"]
+    margin = KeyForm.base_fields["margin"]
+    clean_margin = KeyForm.clean_margin
+
+    def clean_extra_fields(self) -> list[str]:
+        return list(self.cleaned_data["extra_fields"])
 
     def save(self, key: ProviderKey, by: Any) -> bool:
+        names = ("label", "extra_fields", "prices", "margin")
+        wanted = {name: self.cleaned_data[name] for name in names}
+
         def act() -> bool:
-            if {"label", "extra_fields"} & set(self.changed_data):
-                key.change(label=self.cleaned_data["label"], extra_fields=self.cleaned_data["extra_fields"], by=by)
+            if wanted != {name: getattr(key, name) for name in names}:
+                key.change(**wanted, by=by)
             if self.cleaned_data["secret"]:
                 key.replace_secret(self.cleaned_data["secret"], by)
             return True
@@ -147,11 +159,23 @@ class TermsForm(DeskForm):
     token_lifetime = forms.TypedChoiceField(
         label="A token lives", coerce=int, help_text="Short is safe: the app gets a new one when it needs it."
     )
-    max_requests = forms.IntegerField(
-        label="Requests in all", required=False, min_value=1, widget=forms.NumberInput({"placeholder": "no limit"})
+    max_cost = Dollars(label="In total", help_text="Used up, it stays used up until you raise it.")
+    max_cost_per_day = Dollars(label="A day", help_text="Begins anew at midnight, in your time zone.")
+    max_cost_per_month = Dollars(label="A month", help_text="Begins anew on the first, in your time zone.")
+    max_cost_per_call = Dollars(
+        label="A call",
+        help_text="Also what is set aside for a call that nothing else bounds, such as one with hosted tools.",
     )
-    max_concurrency = forms.IntegerField(
-        label="Requests at a time", required=False, min_value=1, widget=forms.NumberInput({"placeholder": "no limit"})
+    requests_per_minute = Limit(label="Requests a minute", help_text="At an even pace; a few at once are fine.")
+    tokens_per_minute = Limit(label="Tokens a minute", help_text="In and out; what a call did not use is given back.")
+    max_requests = Limit(label="Requests in total", help_text="Every call counts, also one that fails.")
+    max_concurrency = Limit(label="Requests at a time", help_text="One more is refused until one of them ends.")
+    default_output_tokens = forms.IntegerField(
+        label="Output tokens by default",
+        required=False,
+        min_value=1,
+        widget=forms.NumberInput({"placeholder": str(DEFAULT_OUTPUT_TOKENS)}),
+        help_text="For a call that names no limit of its own, where money or tokens are limited.",
     )
     allowed_origins = Names(
         label="Web origins",
@@ -171,6 +195,9 @@ class TermsForm(DeskForm):
         field.choices = choices
         self.initial.setdefault(name, initial)
 
+    def clean_default_output_tokens(self) -> int:
+        return self.cleaned_data["default_output_tokens"] or DEFAULT_OUTPUT_TOKENS
+
     def clean(self) -> dict[str, Any]:
         values = self.cleaned_data
         if values.get("expiry") == CUSTOM and "expires_at" not in self.errors:
@@ -182,7 +209,7 @@ class TermsForm(DeskForm):
     def terms(self, start: Terms | None = None) -> Terms:
         """``start`` with everything that was chosen; ``valid_for`` is as it was where an end was not chosen anew."""
         values = self.cleaned_data
-        names = ("models", "capabilities", "token_lifetime", "max_requests", "max_concurrency", "allowed_origins")
+        names = ("models", "capabilities", "token_lifetime", "allowed_origins", "default_output_tokens", *LIMITS)
         chosen = {name: values[name] for name in names if name in values}
         if values["expiry"].isdecimal():
             chosen["valid_for"] = int(values["expiry"])

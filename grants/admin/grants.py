@@ -14,27 +14,36 @@ from django.urls import reverse
 from unfold.decorators import action, display
 
 from .. import tokens
-from ..clock import day_number
+from ..clock import day_number, moment
 from ..models import Call, Grant
 from ..snippets import snippets
-from ..templatetags.desk import number, when
+from ..templatetags.desk import dollars, money, number, when
 from .base import DeskAdmin, by, header_button, is_owner
 from .filters import GrantStatusFilter, OwnKeyFilter
 from .forms import ChangeForm, IssueForm, TokenForm
+from .limits import shown_limits
 
-STATUS_LABELS = {"live": "success", "pending": "warning", "revoked": "danger", "denied": "danger", "expired": ""}
+STATUS_LABELS = {
+    "live": "success",
+    "exhausted": "warning",
+    "pending": "warning",
+    "closed": "danger",
+    "revoked": "danger",
+    "denied": "danger",
+    "expired": "",
+}
 SHOWN = 20
 
 
 @admin.register(Grant)
 class GrantAdmin(DeskAdmin):
-    list_display = ("app", "shown_key", "shown_status", "shown_models", "used", "ends")
+    list_display = ("app", "shown_key", "shown_status", "shown_models", "used", "shown_spent", "ends")
     list_filter = (GrantStatusFilter, OwnKeyFilter)
     search_fields = ("app_name",)
     list_select_related = ("allowance", "provider_key", "owner")
     actions = ("revoke_selected",)
     trail = "grant"
-    detail_pages = ("terms", "revoke", "token", "revoke_token", "rotate_secret")
+    detail_pages = ("terms", "reopen", "revoke", "token", "revoke_token", "rotate_secret")
 
     def rows(self, user: Any) -> QuerySet[Any]:
         return Grant.objects.owned_by(user)
@@ -72,6 +81,11 @@ class GrantAdmin(DeskAdmin):
     def used(self, grant: Grant) -> str:
         allowance = grant.allowance
         return number(allowance.requests) + (f" of {number(allowance.max_requests)}" if allowance.max_requests else "")
+
+    @display(description="Spent", ordering="allowance__spent")
+    def shown_spent(self, grant: Grant) -> str:
+        allowance = grant.allowance
+        return money(allowance.spent) + (f" of {dollars(allowance.max_cost)}" if allowance.max_cost else "")
 
     @display(description="Ends", ordering="expires_at")
     def ends(self, grant: Grant) -> str:
@@ -117,17 +131,19 @@ class GrantAdmin(DeskAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         grant = self.find(request, object_id)
-        today = grant.allowance.day == day_number(dt.datetime.now(dt.UTC))
+        state = shown_status(grant)
         return self.render(
             request,
             "desk/grant.html",
             grant,
             title=grant.app_name,
             grant=grant,
-            state=shown_status(grant),
-            state_variant=STATUS_LABELS[shown_status(grant)],
+            state=state,
+            state_variant=STATUS_LABELS[state],
             allowance=grant.allowance,
-            today=today,
+            today=grant.allowance.day == day_number(dt.datetime.now(dt.UTC), grant.allowance.time_zone),
+            limits=shown_limits(grant.allowance),
+            overrun=_overrun(grant),
             capabilities=grant.capabilities,
             tokens=self._tokens(grant),
             calls=Call.objects.filter(grant=grant)[:SHOWN],
@@ -198,6 +214,23 @@ class GrantAdmin(DeskAdmin):
         else:
             messages.warning(request, "Too late: the grant has ended meanwhile.")
         return redirect(self.url("change", grant.pk))
+
+    def reopen_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        grant = self.find(request, object_id)
+        return self.confirm(
+            request,
+            grant,
+            grant.reopen,
+            title=f"Reopen {grant.app_name}?",
+            button="Reopen this grant",
+            danger=False,
+            sentences=(
+                "A call cost more than what was set aside for it, so the grant was closed.",
+                "Calls are let through again, within its limits. The next overrun closes it again.",
+            ),
+            done="Reopened. Calls are let through again.",
+            late="It is not closed.",
+        )
 
     def revoke_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         grant = self.find(request, object_id)
@@ -296,5 +329,17 @@ class GrantAdmin(DeskAdmin):
 
 
 def shown_status(grant: Grant) -> str:
-    """As owners say it: an approved grant is *live*."""
-    return "live" if grant.status == Grant.Status.APPROVED else str(grant.status)
+    """As owners say it: an approved grant is *live*, or in one of the ways in which it lets nothing through."""
+    if grant.status != Grant.Status.APPROVED:
+        return str(grant.status)
+    if grant.allowance.closed_at:
+        return "closed"
+    return "exhausted" if grant.allowance.exhausted else "live"
+
+
+def _overrun(grant: Grant) -> QuerySet[Call] | None:
+    """The calls that closed the grant, newest first: they had begun when it was closed, within a day."""
+    closed_at = grant.allowance.closed_at
+    if closed_at is None:
+        return None
+    return Call.objects.filter(grant=grant).since(moment(closed_at) - dt.timedelta(days=1)).overrun()[:SHOWN]

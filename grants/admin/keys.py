@@ -16,6 +16,17 @@ from .base import DeskAdmin, by, header_button, is_owner
 from .filters import KeyStateFilter
 from .forms import KeyEditForm, KeyForm
 
+# What prices count → what the table calls it.
+UNITS = {
+    "input": "Input",
+    "output": "Output",
+    "cached": "Cached",
+    "image": "An image",
+    "character": "Characters",
+    "second": "A second",
+    "request": "A request",
+}
+
 
 @admin.register(ProviderKey)
 class ProviderKeyAdmin(DeskAdmin):
@@ -97,13 +108,16 @@ class ProviderKeyAdmin(DeskAdmin):
             key=key,
             grants=grants,
             events=AuditEvent.objects.filter(provider_key=key)[:10],
+            prices=_prices(key),
+            price_units=[label for unit, label in UNITS.items() if any(unit in row for row in key.prices)],
             mine=key.owner_id == request.user.pk,
             actions_detail=[header_button("Edit", self.url("edit", key.pk), "edit")],
         )
 
     def edit_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = self.find(request, object_id)
-        form = KeyEditForm(request.POST or None, initial={"label": key.label, "extra_fields": key.extra_fields})
+        now = {name: getattr(key, name) for name in ("label", "extra_fields", "prices", "margin")}
+        form = KeyEditForm(request.POST or None, initial=now)
         if form.is_valid() and form.save(key, by(request)):
             messages.success(request, "Saved. The next call uses it.")
             return redirect(self.url("change", key.pk))
@@ -148,3 +162,12 @@ class ProviderKeyAdmin(DeskAdmin):
             done="Enabled. Its grants are served again.",
             late="It was enabled already.",
         )
+
+
+def _prices(key: ProviderKey) -> list[dict[str, Any]]:
+    """The key's own prices as the rows of a table: only the columns that some row fills."""
+    used = [unit for unit in UNITS if any(unit in row for row in key.prices)]
+    return [
+        {"models": row["models"], "free": row.get("free"), "amounts": [row.get(unit) for unit in used]}
+        for row in key.prices
+    ]

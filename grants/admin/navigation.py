@@ -28,7 +28,9 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             "separator": True,
             "items": [
                 _item("Calls", "receipt_long", "grants_call_changelist"),
+                _item("Spending", "payments", "grants_dailytotal_changelist"),
                 _item("Audit trail", "history", "grants_auditevent_changelist"),
+                _item("Notices", "notifications", "grants_notice_changelist"),
             ],
         },
     ]
@@ -38,6 +40,8 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             _item("Signing keys", "encrypted", "grants_signingkey_changelist"),
         ]
         groups.append({"title": "House", "separator": True, "items": items})
+    mine = _item("Preferences", "tune", "grants_preferences_changelist")
+    groups.append({"title": "You", "separator": True, "items": [mine]})
     docs = {"title": "API docs", "icon": "api", "link": reverse("api-docs")}
     return [*groups, {"title": "For developers", "separator": True, "items": [docs]}]
 

@@ -7,9 +7,10 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from ..models import AuditEvent, Call, Grant
+from .. import usage
+from ..models import Allowance, AuditEvent, Call, Grant
 from .bodies import CAPABILITY_CHOICES, PROVIDER_CHOICES
-from .fields import Moment
+from .fields import Dollars, Moment, Prices
 
 
 class RequestAnswer(serializers.Serializer[Any]):
@@ -53,7 +54,51 @@ class RefreshAnswer(serializers.Serializer[Any]):
     access = serializers.CharField()
 
 
-class IntrospectionAnswer(serializers.Serializer[Any]):
+class LimitAnswer(serializers.Serializer[Any]):
+    """One limit as it stands. Of a rate, `left` is what may go out at once, and at `resets_at` all of it is free."""
+
+    allowed = serializers.IntegerField()
+    used = serializers.IntegerField()
+    left = serializers.IntegerField(source="remaining")
+    resets_at = Moment(allow_null=True, help_text="null: never.")
+
+
+class MoneyLimitAnswer(LimitAnswer):
+    """One limit in dollars as it stands: `left` is `allowed` less `used` and `reserved` (for calls that are open)."""
+
+    allowed = Dollars()  # type: ignore[assignment]
+    used = Dollars()  # type: ignore[assignment]
+    reserved = Dollars()
+    left = Dollars(source="remaining")  # type: ignore[assignment]
+
+
+class LimitsAnswer(serializers.Serializer[Any]):
+    """The limits of an allowance that can be used up, as they stand. null: no limit."""
+
+    max_requests = LimitAnswer(allow_null=True)
+    max_concurrency = LimitAnswer(allow_null=True)
+    max_cost = MoneyLimitAnswer(allow_null=True)
+    max_cost_per_day = MoneyLimitAnswer(allow_null=True)
+    max_cost_per_month = MoneyLimitAnswer(allow_null=True)
+    requests_per_minute = LimitAnswer(allow_null=True)
+    tokens_per_minute = LimitAnswer(allow_null=True)
+
+    def to_representation(self, allowance: Allowance) -> dict[str, Any]:
+        in_force = usage.limits_in_force(allowance)
+        return super().to_representation({str(name): in_force.get(str(name)) for name in self.fields})
+
+
+class ForAppsAnswer(serializers.Serializer[Any]):
+    """What of a grant an app needs to plan with. All of its tokens draw on the same limits."""
+
+    limits = LimitsAnswer(required=False, source="allowance")
+    max_cost_per_call = Dollars(required=False, allow_null=True)
+    default_output_tokens = serializers.IntegerField(required=False)
+    exhausted = serializers.BooleanField(required=False, source="allowance.exhausted")
+    closed_at = Moment(required=False, allow_null=True, source="allowance.closed_at")
+
+
+class IntrospectionAnswer(ForAppsAnswer):
     """RFC 7662 §2.2. A token that the relay would not admit is `{"active": false}` and nothing else."""
 
     active = serializers.BooleanField()
@@ -72,13 +117,17 @@ class IntrospectionAnswer(serializers.Serializer[Any]):
 
 
 class UsageAnswer(serializers.Serializer[Any]):
-    """Money in nano-dollars (1e-9 USD)."""
+    """What was used in all, and how each limit stands."""
 
     requests = serializers.IntegerField()
     in_flight = serializers.IntegerField()
-    spent = serializers.IntegerField()
-    reserved = serializers.IntegerField()
-    exhausted = serializers.BooleanField()
+    spent = Dollars()
+    reserved = Dollars(help_text="For calls that are open.")
+    exhausted = serializers.BooleanField(help_text="Its requests or its money are used up for good.")
+    closed_at = Moment(
+        allow_null=True, help_text="A call cost more than its bound: nothing is admitted until you reopen the grant."
+    )
+    limits = LimitsAnswer(source="*")
 
 
 class GrantAnswer(serializers.Serializer[Any]):
@@ -99,6 +148,13 @@ class GrantAnswer(serializers.Serializer[Any]):
     token_lifetime = serializers.IntegerField()
     max_requests = serializers.IntegerField(allow_null=True)
     max_concurrency = serializers.IntegerField(allow_null=True)
+    max_cost = Dollars(allow_null=True)
+    max_cost_per_day = Dollars(allow_null=True)
+    max_cost_per_month = Dollars(allow_null=True)
+    max_cost_per_call = Dollars(allow_null=True)
+    requests_per_minute = serializers.IntegerField(allow_null=True)
+    tokens_per_minute = serializers.IntegerField(allow_null=True)
+    default_output_tokens = serializers.IntegerField()
     base_url = serializers.URLField()
     created_at = serializers.DateTimeField()
     request_expires_at = serializers.DateTimeField(allow_null=True)
@@ -117,6 +173,8 @@ class KeyAnswer(serializers.Serializer[Any]):
     provider = serializers.ChoiceField(PROVIDER_CHOICES)
     hint = serializers.CharField(help_text="The last four characters.")
     disabled = serializers.SerializerMethodField()
+    prices = Prices(help_text="Your own, before those that AIPassport knows; the first row that matches counts.")
+    margin = serializers.IntegerField(help_text="Percent, on top of every price.")
 
     def get_disabled(self, key: Any) -> bool:
         return key.disabled_at is not None
@@ -144,7 +202,7 @@ class RevokedTokenAnswer(serializers.Serializer[Any]):
 
 
 class CallAnswer(serializers.Serializer[Any]):
-    """One call that reached the ledger. `cost` in nano-dollars, null where no price is known."""
+    """One call that reached the ledger. Money in dollars; `cost` is null where no price is known."""
 
     id = serializers.UUIDField()
     grant = serializers.UUIDField(source="grant_id")
@@ -161,7 +219,10 @@ class CallAnswer(serializers.Serializer[Any]):
     input_tokens = serializers.IntegerField(allow_null=True)
     output_tokens = serializers.IntegerField(allow_null=True)
     cached_tokens = serializers.IntegerField(allow_null=True)
-    cost = serializers.IntegerField(allow_null=True)
+    output_limit = serializers.IntegerField(allow_null=True, help_text="As it went out, where the relay bounded it.")
+    reserved = Dollars(help_text="Its bound, set aside until it ended; 0.00 where the grant does not limit money.")
+    cost = Dollars(allow_null=True)
+    overrun = Dollars(help_text="By how much it cost more than its bound.")
     estimated = serializers.BooleanField()
 
 

@@ -7,10 +7,20 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from ..models import AuditEvent, Call
+from ..models import AuditEvent
+from ..prices import MAX_MARGIN
 from ..providers import PROVIDERS, Capability
-from ..terms import MAX_COUNT, MAX_TOKEN_LIFETIME, MAX_VALID_FOR, MIN_TOKEN_LIFETIME, PATTERN, Terms
-from .fields import Id, Strict, Text, Whole
+from ..terms import (
+    MAX_COUNT,
+    MAX_OUTPUT_TOKENS,
+    MAX_RATE,
+    MAX_TOKEN_LIFETIME,
+    MAX_VALID_FOR,
+    MIN_TOKEN_LIFETIME,
+    PATTERN,
+    Terms,
+)
+from .fields import Dollars, Id, Prices, Strict, Text, Whole
 
 PROVIDER_CHOICES = [(row.id, row.label) for row in PROVIDERS.values()]
 CAPABILITY_CHOICES = [item.value for item in Capability]
@@ -42,6 +52,23 @@ class Origins(serializers.ListField):
         super().__init__(**{"max_length": 50, "required": False} | kwargs)
 
 
+_NULL = "null: no limit."
+
+
+class Limit(Whole):
+    """A limit in whole numbers."""
+
+    def __init__(self, most: int, of: str) -> None:
+        super().__init__(required=False, allow_null=True, min_value=1, max_value=most, help_text=f"{of} {_NULL}")
+
+
+class MoneyLimit(Dollars):
+    """A limit in dollars."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__(required=False, allow_null=True, help_text=f"{of} {_NULL}")
+
+
 class TermsBody(Strict):
     """What can be said about a grant's terms; what is not said stays as it is."""
 
@@ -52,9 +79,21 @@ class TermsBody(Strict):
     token_lifetime = Whole(
         required=False, min_value=MIN_TOKEN_LIFETIME, max_value=MAX_TOKEN_LIFETIME, help_text="Seconds."
     )
-    max_requests = Whole(required=False, allow_null=True, min_value=1, max_value=MAX_COUNT, help_text="null: no limit.")
-    max_concurrency = Whole(
-        required=False, allow_null=True, min_value=1, max_value=MAX_COUNT, help_text="null: no limit."
+    max_requests = Limit(MAX_COUNT, "Calls in all.")
+    max_concurrency = Limit(MAX_COUNT, "Calls at a time.")
+    max_cost = MoneyLimit("Dollars in all.")
+    max_cost_per_day = MoneyLimit("Dollars a calendar day, in the owner's time zone.")
+    max_cost_per_month = MoneyLimit("Dollars a calendar month, in the owner's time zone.")
+    max_cost_per_call = MoneyLimit(
+        "Dollars a call. Also what is set aside for a call that nothing else bounds, such as one with hosted tools."
+    )
+    requests_per_minute = Limit(MAX_RATE, "Calls a minute.")
+    tokens_per_minute = Limit(MAX_RATE, "Tokens a minute, in and out.")
+    default_output_tokens = Whole(
+        required=False,
+        min_value=1,
+        max_value=MAX_OUTPUT_TOKENS,
+        help_text="The output limit of a call that names none, where money or tokens are limited.",
     )
 
 
@@ -125,6 +164,14 @@ class CollectBody(MintBody):
     request_secret = Text(max_length=200)
 
 
+class KeyBody(Strict):
+    """What can be changed about a key; what is not named stays. Its provider and base URL never change."""
+
+    label = Text(required=False, max_length=100)  # type: ignore[assignment]
+    prices = Prices(required=False, help_text="All of your own prices for this key: what is not in the list is gone.")
+    margin = Whole(required=False, min_value=0, max_value=MAX_MARGIN, help_text="Percent, on top of every price.")
+
+
 class NothingBody(Strict):
     """No body, or {}."""
 
@@ -151,12 +198,6 @@ class TokenBody(serializers.Serializer[Any]):
 class PageQuery(Strict):
     cursor = serializers.CharField(required=False, help_text="From `next` or `previous`.")
     page_size = serializers.IntegerField(required=False, min_value=1, max_value=200, default=50)
-
-
-class CallQuery(PageQuery):
-    grant = Id(required=False)
-    outcome = serializers.ChoiceField(Call.Outcome.choices, required=False)
-    model = serializers.CharField(required=False, max_length=200)
 
 
 class EventQuery(PageQuery):

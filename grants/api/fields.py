@@ -10,7 +10,10 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from .. import money
 from ..clock import moment
+from ..prices import MAX_ROWS, UNITS
+from ..terms import PATTERN
 
 
 class Strict(serializers.Serializer[Any]):
@@ -44,6 +47,61 @@ class Whole(serializers.IntegerField):
         if type(data) is not int:
             self.fail("invalid")
         return data
+
+
+@extend_schema_field({"type": "string", "pattern": f"^{money.PATTERN.pattern}$", "example": "5.00"})
+class Dollars(serializers.Field[int, str, str, Any]):
+    """Nano-dollars, as a JSON string of dollars with at most nine decimals. Numbers are refused: a reader that takes
+    them for binary floats loses cents, and ``5`` could be cents as well.
+    """
+
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, str):
+            raise serializers.ValidationError('Dollars are a string such as "5.00", not a number.')
+        try:
+            return money.limit(data)
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from error
+
+    def to_representation(self, value: int) -> str:
+        return money.dollars(value)
+
+
+_PRICES = {
+    "type": "array",
+    "maxItems": MAX_ROWS,
+    "items": {
+        "type": "object",
+        "required": ["models"],
+        "additionalProperties": False,
+        "properties": {
+            "models": {"type": "string", "pattern": f"^({PATTERN.pattern})$"},
+            "free": {"type": "boolean", "enum": [True], "description": "Instead of prices."},
+            **{
+                unit: {
+                    "type": "string",
+                    "pattern": r"^[0-9]{1,7}(\.[0-9]{1,12})?$",
+                    "description": f"Dollars for {of}.",
+                }
+                for unit, (_, of) in UNITS.items()
+            },
+        },
+    },
+    "example": [{"models": "gpt-4o*", "input": "2.50", "output": "10.00"}, {"models": "local-*", "free": True}],
+}
+
+
+@extend_schema_field(_PRICES)
+class Prices(serializers.Field[Any, Any, Any, Any]):
+    """An owner's price rows. What makes sense of them is for :mod:`grants.prices` to say."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, list):
+            raise serializers.ValidationError("A list of rows.")
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
 
 
 class Id(serializers.UUIDField):

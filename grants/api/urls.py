@@ -1,7 +1,16 @@
 from django.urls import path, re_path, register_converter
 from django.urls.converters import StringConverter
 
-from . import views_apps, views_grants, views_login, views_schema, views_trail
+from . import (
+    views_apps,
+    views_grants,
+    views_keys,
+    views_login,
+    views_preferences,
+    views_schema,
+    views_totals,
+    views_trail,
+)
 
 
 class JtiConverter(StringConverter):
@@ -22,12 +31,20 @@ urlpatterns = [
     path("grants/<uuid:pk>/approve/", views_grants.Approve.as_view(), name="api-approve"),
     path("grants/<uuid:pk>/deny/", views_grants.Deny.as_view(), name="api-deny"),
     path("grants/<uuid:pk>/revoke/", views_grants.RevokeGrant.as_view(), name="api-revoke-grant"),
+    path("grants/<uuid:pk>/reopen/", views_grants.Reopen.as_view(), name="api-reopen-grant"),
     path("grants/<uuid:pk>/rotate-secret/", views_grants.RotateSecret.as_view(), name="api-rotate-secret"),
     path("grants/<uuid:pk>/tokens/", views_grants.GrantTokens.as_view(), name="api-grant-tokens"),
     path("grants/<uuid:pk>/tokens/<jti:jti>/revoke/", views_grants.RevokeToken.as_view(), name="api-revoke-token"),
-    path("provider-keys/", views_trail.Keys.as_view(), name="api-keys"),
+    path("provider-keys/", views_keys.Keys.as_view(), name="api-keys"),
+    path("provider-keys/<uuid:pk>/", views_keys.OneKey.as_view(), name="api-key"),
     path("calls/", views_trail.Calls.as_view(), name="api-calls"),
+    path("calls.csv", views_trail.CallsFile.as_view(), name="api-calls-csv"),
+    path("totals/", views_totals.Totals.as_view(), name="api-totals"),
     path("events/", views_trail.Events.as_view(), name="api-events"),
+    path("preferences/", views_preferences.OwnPreferences.as_view(), name="api-preferences"),
+    path("preferences/webhook-secret/", views_preferences.WebhookSecret.as_view(), name="api-webhook-secret"),
+    path("preferences/test/", views_preferences.SendTest.as_view(), name="api-notice-test"),
+    path("notices/", views_preferences.Notices.as_view(), name="api-notices"),
     path("schema/", views_schema.Schema.as_view(), name="api-schema"),
     path("docs/", views_schema.Docs.as_view(), name="api-docs"),
     re_path("", views_schema.NotHere.as_view(), name="api-not-here"),

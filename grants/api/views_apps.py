@@ -15,7 +15,7 @@ from .. import policy, tokens
 from ..models import Grant
 from ..models.requesting import POLL_INTERVAL, REQUEST_LIFETIME
 from ..terms import narrowest
-from .answers import IntrospectionAnswer, RequestAnswer, TokenAnswer
+from .answers import ForAppsAnswer, IntrospectionAnswer, RequestAnswer, TokenAnswer
 from .base import OF_APPS, OF_BODIES, AppEndpoint, answers, token_answer
 from .bodies import CollectBody, GrantRequestBody, TokenBody
 from .errors import OAuthError
@@ -108,12 +108,16 @@ class Introspect(TokenQuestion):
         responses=answers(200, IntrospectionAnswer, *OF_BODIES, *OF_APPS, oauth=True),
     )
     def post(self, request: Request) -> Response:
-        """`active` says whether the relay would admit it now: grant, token, both keys and the owner are in force."""
+        """`active` says whether it is in force now: grant, token, both keys and the owner are.
+
+        `limits` says what is left, for an app that plans: all tokens of a grant draw on the same limits.
+        """
         try:
             claims = tokens.verify(self.body(TokenBody).validated_data["token"])
             allowed = policy.read(claims)
         except (tokens.InvalidToken, policy.Denied):
             return Response({"active": False})
+        grant = Grant.objects.select_related("allowance").get(pk=claims.grant)
         return Response(
             {
                 "active": True,
@@ -129,6 +133,7 @@ class Introspect(TokenQuestion):
                 "scope": " ".join(sorted(allowed.capabilities)),
                 "models": list(reduce(narrowest, allowed.models)),
                 "provider": allowed.provider.id,
+                **ForAppsAnswer(grant).data,
             }
         )
 

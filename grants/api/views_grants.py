@@ -182,6 +182,26 @@ class RevokeGrant(GrantEndpoint):
         return Response(GrantAnswer(grant).data)
 
 
+class Reopen(GrantEndpoint):
+    @extend_schema(
+        operation_id="reopen_grant",
+        tags=["grants"],
+        summary="Let calls through again after an overrun",
+        request=None,
+        responses=answers(200, GrantAnswer, *_CHANGES),
+    )
+    def post(self, request: Request, pk: UUID) -> Response:
+        """A call that costs more than its bound closes its grant: look at it (`GET /api/calls/?overrun=true`) first.
+
+        Done twice it is done. 409 with `grant_revoked`, `grant_expired`, … where the grant is not live.
+        """
+        self.body(NothingBody)
+        grant = self.grant(pk)
+        if not grant.reopen(self.actor):
+            must_be_live(grant)
+        return Response(GrantAnswer(grant).data)
+
+
 class RotateSecret(GrantEndpoint):
     @extend_schema(
         operation_id="rotate_request_secret",

@@ -1,31 +1,23 @@
-"""What owners read: their keys (never a secret), the ledger, the audit trail."""
+"""What owners read: the ledger, the audit trail."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ..models import AuditEvent, Call, ProviderKey
-from .answers import CallAnswer, EventAnswer, KeyAnswer
+from ..exports import csv_response
+from ..models import AuditEvent
+from .answers import CallAnswer, EventAnswer
 from .base import OF_OWNERS, Endpoint, answers
-from .bodies import CallQuery, EventQuery, Strict
-
-
-class Keys(Endpoint):
-    @extend_schema(
-        operation_id="list_provider_keys",
-        tags=["keys"],
-        summary="The keys that you can grant with",
-        responses=answers(200, KeyAnswer(many=True), *OF_OWNERS),
-    )
-    def get(self, request: Request) -> Response:
-        """Your own ones, for `provider_key`; never their secrets."""
-        keys = ProviderKey.objects.held_by(request.user)
-        return Response(KeyAnswer(keys, many=True).data)
+from .bodies import EventQuery, Strict
+from .pagination import CallPages
+from .queries import CallQuery, CallsQuery
 
 
 class Trail(ListAPIView, Endpoint):
@@ -41,10 +33,10 @@ class Trail(ListAPIView, Endpoint):
 
 class Calls(Trail):
     serializer_class = CallAnswer
-    query_class = CallQuery
+    pagination_class = CallPages
 
     def get_queryset(self) -> Any:
-        return Call.objects.visible_to(self.request.user).filter(**self.filters())
+        return self.query(CallQuery).search()
 
     @extend_schema(
         operation_id="list_calls",
@@ -54,8 +46,27 @@ class Calls(Trail):
         responses=answers(200, CallAnswer(many=True), 400, *OF_OWNERS),
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """One row a call that was admitted. Times in microseconds where they say `_us`, money in nano-dollars."""
+        """One row a call that was admitted. Times in microseconds where they say `_us`, money in dollars.
+
+        What is rare in millions of calls is looked for in parts: a page that has a `next` may be short, or empty.
+        """
         return self.list(request)
+
+
+class CallsFile(Endpoint):
+    @extend_schema(
+        operation_id="export_calls",
+        tags=["trail"],
+        summary="The ledger as CSV, newest first",
+        parameters=[CallsQuery],
+        responses=answers(200, OpenApiTypes.STR, 400, *OF_OWNERS) | {(200, "text/csv"): OpenApiTypes.STR},
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        """Everything that the filters let through, streamed. Money in dollars, times as ISO 8601.
+
+        Names that a spreadsheet would take for a formula have an apostrophe before them.
+        """
+        return csv_response(request.user, self.query(CallsQuery).search())
 
 
 class Events(Trail):

@@ -11,6 +11,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from grants import money
 from grants.models import Actor, Grant
 from grants.terms import DAY, HOUR
 
@@ -30,6 +31,14 @@ def duration(text: str) -> int:
 def names(text: str) -> tuple[str, ...]:
     """``a, b,c`` as a tuple (an argparse type)."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def dollars(text: str) -> int:
+    """``5.00`` as nano-dollars (an argparse type)."""
+    try:
+        return money.limit(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
 def one_grant(text: str) -> Grant:

@@ -3,15 +3,21 @@ from .audit import Actor, AuditEvent
 from .calls import Call, Worker
 from .grants import Grant
 from .keys import ProviderKey
+from .notices import Notice
+from .preferences import Preferences
 from .throttle import RateWindow
 from .tokens import RevokedToken, SigningKey
+from .totals import DailyTotal
 
 __all__ = [
     "Actor",
     "Allowance",
     "AuditEvent",
     "Call",
+    "DailyTotal",
     "Grant",
+    "Notice",
+    "Preferences",
     "ProviderKey",
     "RateWindow",
     "RevokedToken",

@@ -9,6 +9,13 @@ from uuid import UUID
 from django.db import connection, models, transaction
 from django.db.models import F, Q
 
+from ..terms import LIMITS
+
+_COUNTERS = (
+    *("requests", "in_flight", "spent", "reserved", "day_requests", "day_spent", "day_reserved", "month_spent"),
+    *("month_reserved", "requests_clock", "tokens_clock", "tokens_refunded", "last_reserved"),
+)
+
 
 class AllowanceQuerySet(models.QuerySet["Allowance"]):
     def bump(self) -> int:
@@ -32,8 +39,14 @@ class Allowance(models.Model):
     no other (PostgreSQL, READ COMMITTED). The counters are written by ``grants/ledger.py`` alone; the limits, the
     expiry and the revision by :class:`Grant`'s methods through ``update()``.
 
-    ``expires_at``: microseconds since the epoch, 0 while nothing is granted. Money in nano-dollars (1e-9 USD).
-    ``day``: yyyymmdd of the newest admission, only grows.
+    Times in microseconds since the epoch; ``expires_at`` is 0 while nothing is granted. Money in nano-dollars (1e-9
+    USD). ``day``: yyyymmdd, in ``time_zone`` (the owner's), of the newest admission; only grows. What begins with
+    ``day_`` and ``month_`` belongs to that day and its month.
+
+    ``requests_clock`` and ``tokens_clock``: when everything that was admitted would have been let through at the
+    rate's even pace (GCRA). ``tokens_refunded``: all that ever was taken off ``tokens_clock`` again. ``last_reserved``:
+    the bound of the newest admission. ``closed_at``: a call cost more than its bound; nothing is admitted until the
+    owner reopens the grant.
     """
 
     grant = models.OneToOneField("grants.Grant", models.CASCADE, primary_key=True)
@@ -42,6 +55,13 @@ class Allowance(models.Model):
 
     max_requests = models.BigIntegerField(null=True)
     max_concurrency = models.BigIntegerField(null=True)
+    max_cost = models.BigIntegerField(null=True)
+    max_cost_per_day = models.BigIntegerField(null=True)
+    max_cost_per_month = models.BigIntegerField(null=True)
+    max_cost_per_call = models.BigIntegerField(null=True)
+    requests_per_minute = models.BigIntegerField(null=True)
+    tokens_per_minute = models.BigIntegerField(null=True)
+    time_zone = models.CharField(max_length=64, blank=True, help_text="Empty: the operator's.")
 
     requests = models.BigIntegerField(default=0)
     in_flight = models.BigIntegerField(default=0)
@@ -50,17 +70,28 @@ class Allowance(models.Model):
     day = models.IntegerField(default=0)
     day_requests = models.BigIntegerField(default=0)
     day_spent = models.BigIntegerField(default=0)
+    day_reserved = models.BigIntegerField(default=0)
+    month_spent = models.BigIntegerField(default=0)
+    month_reserved = models.BigIntegerField(default=0)
+    requests_clock = models.BigIntegerField(default=0)
+    tokens_clock = models.BigIntegerField(default=0)
+    tokens_refunded = models.BigIntegerField(default=0)
+    last_reserved = models.BigIntegerField(default=0)
+    closed_at = models.BigIntegerField(null=True)
 
     objects = AllowanceQuerySet.as_manager()
 
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(requests__gte=0, in_flight__gte=0, spent__gte=0, reserved__gte=0, day_requests__gte=0),
-                name="allowance_counters_not_negative",
+                condition=Q(**{f"{name}__gte": 0 for name in _COUNTERS}), name="allowance_counters_not_negative"
             ),
-            models.CheckConstraint(
-                condition=Q(max_requests__isnull=True) | Q(max_requests__gte=1), name="allowance_max_requests_positive"
+            *(
+                models.CheckConstraint(
+                    condition=Q(**{f"{name}__isnull": True}) | Q(**{f"{name}__gte": 1}),
+                    name=f"allowance_{name}_positive",
+                )
+                for name in LIMITS
             ),
         ]
 
@@ -77,4 +108,6 @@ class Allowance(models.Model):
 
     @property
     def exhausted(self) -> bool:
-        return self.max_requests is not None and self.requests >= self.max_requests
+        """Whether its requests or its money are used up for good."""
+        used = ((self.requests, self.max_requests), (self.spent, self.max_cost))
+        return any(limit is not None and count >= limit for count, limit in used)

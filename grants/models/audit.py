@@ -53,6 +53,7 @@ class AuditEvent(models.Model):
         GRANT_DENIED = "grant.denied"
         GRANT_CHANGED = "grant.changed"
         GRANT_REVOKED = "grant.revoked"
+        GRANT_REOPENED = "grant.reopened"
         GRANT_SECRET_ROTATED = "grant.secret_rotated"
         TOKEN_ISSUED = "token.issued"
         TOKEN_REVOKED = "token.revoked"
@@ -64,6 +65,7 @@ class AuditEvent(models.Model):
         SIGNING_KEY_RETIRED = "signing_key.retired"
         ENCRYPTION_ROTATED = "encryption.rotated"
         OWNER_DISABLED = "owner.disabled"
+        PREFERENCES_CHANGED = "preferences.changed"
 
     at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=40, choices=Action.choices)

@@ -27,6 +27,10 @@ class Worker(models.Model):
         return str(self.id)
 
 
+ENDED_BADLY = ~Q(outcome__in=("ok", "open"))
+OVERRUN = Q(reserved__gt=0, cost__gt=models.F("reserved"))
+
+
 class CallQuerySet(models.QuerySet["Call"]):
     def visible_to(self, user: Any) -> CallQuerySet:
         return self if user.is_superuser else self.filter(grant__owner=user)
@@ -38,12 +42,19 @@ class CallQuerySet(models.QuerySet["Call"]):
     def open(self) -> CallQuerySet:
         return self.filter(finished_at=None)
 
+    def overrun(self) -> CallQuerySet:
+        """Cost more than the bound that was reserved for them."""
+        return self.filter(OVERRUN)
+
 
 class Call(models.Model):
     """One call that was admitted: inserted at admission, finished exactly once at settlement. No content, ever.
 
     Written by ``grants/ledger.py`` in SQL. ``id`` is a UUIDv7 made by the relay, and the request id that the app sees.
     Times in microseconds since the epoch; money in nano-dollars, ``cost`` null where no price is known.
+    ``reserved``: its bound, 0 where the grant does not limit money. ``output_limit``: the one that went out, where the
+    relay looked after it. ``tokens_reserved`` moved the grant's token clock by ``tokens_advance`` microseconds;
+    ``tokens_until`` is where it stood then, refunds up to then added.
     ``reaped_at``: the worker fell silent and ``reap`` settled for it; a later settlement of its own clears it.
     """
 
@@ -60,7 +71,7 @@ class Call(models.Model):
         LOST = "lost", "worker lost"
 
     id = models.UUIDField(primary_key=True)
-    grant = models.ForeignKey("grants.Grant", models.PROTECT, related_name="calls")
+    grant = models.ForeignKey("grants.Grant", models.PROTECT, related_name="calls", db_index=False)  # call_grant is one
     worker = models.UUIDField()
     jti = models.CharField(max_length=64)
     kid = models.CharField(max_length=32)
@@ -69,6 +80,10 @@ class Call(models.Model):
     stream = models.BooleanField()
     counted = models.SmallIntegerField(help_text="What it added to the request counter: 1 or 0.")
     reserved = models.BigIntegerField(default=0)
+    output_limit = models.BigIntegerField(null=True)
+    tokens_reserved = models.BigIntegerField(default=0)
+    tokens_advance = models.BigIntegerField(default=0)
+    tokens_until = models.BigIntegerField(default=0)
     day = models.IntegerField()
     started_at = models.BigIntegerField()
     finished_at = models.BigIntegerField(null=True)
@@ -88,6 +103,11 @@ class Call(models.Model):
         ordering = ["-id"]
         indexes = [
             models.Index(fields=["grant", "-id"], name="call_grant"),
+            models.Index(fields=["grant", "model", "-id"], name="call_model"),
+            # of the exceptions only: an ordinary call writes into none of these
+            models.Index(fields=["grant", "outcome", "-id"], name="call_outcome", condition=ENDED_BADLY),
+            models.Index(fields=["grant", "-id"], name="call_estimated", condition=Q(estimated=True)),
+            models.Index(fields=["grant", "-id"], name="call_overrun", condition=OVERRUN),
             models.Index(fields=["worker"], name="call_open", condition=Q(finished_at=None)),
         ]
         constraints = [
@@ -100,6 +120,11 @@ class Call(models.Model):
 
     def __str__(self) -> str:
         return f"{self.route} {self.model}"
+
+    @property
+    def overrun(self) -> int:
+        """By how many nano-dollars it cost more than its bound; 0 where it did not, or had none."""
+        return max(0, (self.cost or 0) - self.reserved) if self.reserved else 0
 
     @property
     def duration_us(self) -> int | None:

@@ -16,10 +16,11 @@ from django.utils import timezone
 
 from ..clock import microseconds
 from ..providers import PROVIDERS, Provider, choices
-from ..terms import DAY, DEFAULT_VALID_FOR, HOUR, MAX_VALID_FOR, Terms
+from ..terms import DAY, DEFAULT_OUTPUT_TOKENS, DEFAULT_VALID_FOR, HOUR, LIMITS, MAX_VALID_FOR, Terms
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
 from .keys import ProviderKey
+from .preferences import zone_of
 from .requesting import Requested
 from .tokens import RevokedToken
 
@@ -53,6 +54,11 @@ class GrantQuerySet(db.QuerySet["Grant"]):
         return self.filter(approved_at__isnull=False, revoked_at=None, expires_at__gt=timezone.now())
 
 
+def _in_allowance(name: str) -> Any:
+    """A limit as the counted row holds it."""
+    return property(lambda grant: getattr(grant.allowance, name))
+
+
 class Grant(Requested):
     """One app's consent record. Its state is derived from timestamps, its terms change through methods only."""
 
@@ -76,6 +82,7 @@ class Grant(Requested):
     allowed_origins = db.JSONField(default=list, blank=True)
     valid_for = db.BigIntegerField(null=True, help_text="Seconds from the approval on.")
     token_lifetime = db.BigIntegerField(default=HOUR, help_text="Seconds.")
+    default_output_tokens = db.BigIntegerField(default=DEFAULT_OUTPUT_TOKENS)
 
     created_at = db.DateTimeField(default=timezone.now)
     approved_at = db.DateTimeField(null=True)
@@ -104,17 +111,18 @@ class Grant(Requested):
 
     # What it says
 
+    max_requests = _in_allowance("max_requests")
+    max_concurrency = _in_allowance("max_concurrency")
+    max_cost = _in_allowance("max_cost")
+    max_cost_per_day = _in_allowance("max_cost_per_day")
+    max_cost_per_month = _in_allowance("max_cost_per_month")
+    max_cost_per_call = _in_allowance("max_cost_per_call")
+    requests_per_minute = _in_allowance("requests_per_minute")
+    tokens_per_minute = _in_allowance("tokens_per_minute")
+
     @property
     def row(self) -> Provider:
         return PROVIDERS[self.provider]
-
-    @property
-    def max_requests(self) -> int | None:
-        return self.allowance.max_requests
-
-    @property
-    def max_concurrency(self) -> int | None:
-        return self.allowance.max_concurrency
 
     @property
     def base_url(self) -> str:
@@ -193,20 +201,19 @@ class Grant(Requested):
         return grant
 
     def _take(self, terms: Terms) -> None:
-        self.models, self.capabilities = list(terms.models), list(terms.capabilities)
-        self.allowed_origins = list(terms.allowed_origins)
-        self.valid_for, self.token_lifetime = terms.valid_for, terms.token_lifetime
+        for name, value in self._columns(terms).items():
+            setattr(self, name, value)
 
     def _insert(self, terms: Terms) -> None:
         self.save(force_insert=True)
         self.allowance = Allowance.objects.create(grant=self, **self._limits(terms))
 
-    def _limits(self, terms: Terms) -> dict[str, int | None]:
+    def _limits(self, terms: Terms) -> dict[str, Any]:
         """What the counted row holds of the terms."""
         return {
             "expires_at": microseconds(self.expires_at) if self.expires_at else 0,
-            "max_requests": terms.max_requests,
-            "max_concurrency": terms.max_concurrency,
+            "time_zone": zone_of(self.owner) if self.owner else "",
+            **{name: getattr(terms, name) for name in LIMITS},
         }
 
     def _summary(self) -> dict[str, Any]:
@@ -263,6 +270,7 @@ class Grant(Requested):
             "allowed_origins": list(terms.allowed_origins),
             "valid_for": terms.valid_for,
             "token_lifetime": terms.token_lifetime,
+            "default_output_tokens": terms.default_output_tokens,
         }
 
     def change(self, *, terms: Terms, by: Actor, expires_at: dt.datetime | None = None) -> bool:
@@ -287,6 +295,17 @@ class Grant(Requested):
                 Allowance.objects.filter(grant=self).update(revision=F("revision") + 1, **self._limits(terms))
                 self.allowance.refresh_from_db()
                 AuditEvent.record(AuditEvent.Action.GRANT_CHANGED, by, grant=self, **self._summary())
+        return won
+
+    def reopen(self, by: Actor) -> bool:
+        """Let calls through again after one cost more than its bound. Says whether the grant was closed and live."""
+        with transaction.atomic():
+            live = Grant.objects.live().filter(pk=self.pk)
+            rows = Allowance.objects.filter(grant__in=live, closed_at__isnull=False)
+            won = rows.update(closed_at=None, revision=F("revision") + 1) == 1
+            if won:
+                AuditEvent.record(AuditEvent.Action.GRANT_REOPENED, by, grant=self, app=self.app_name)
+        self.allowance.refresh_from_db()
         return won
 
     def revoke(self, by: Actor) -> bool:

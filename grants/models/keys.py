@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from .. import crypto
+from .. import prices as price_rows
 from ..providers import PROVIDERS, Provider, choices
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
@@ -54,6 +55,8 @@ class ProviderKey(models.Model):
         blank=True,
         help_text="Names of further body fields that calls on this key may carry, beyond those that AIPassport knows.",
     )
+    prices = models.JSONField(default=list, blank=True, help_text="Prices of its own, by model; first match wins.")
+    margin = models.PositiveSmallIntegerField(default=0, help_text="Percent on top of every price, in bound and cost.")
     secret = models.TextField(editable=False)
     hint = models.CharField(max_length=4, editable=False, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -107,6 +110,11 @@ class ProviderKey(models.Model):
         self.base_url = normal_base_url(self.base_url, self.row)
         if not isinstance(self.extra_fields, list) or not all(isinstance(name, str) for name in self.extra_fields):
             raise ValidationError({"extra_fields": "A list of field names."})
+        for name, check in (("prices", price_rows.validate), ("margin", price_rows.validate_margin)):
+            try:
+                check(getattr(self, name))
+            except ValidationError as error:
+                raise ValidationError({name: error.messages}) from error
 
     @classmethod
     def add(
@@ -119,13 +127,16 @@ class ProviderKey(models.Model):
         by: Actor,
         base_url: str = "",
         extra_fields: Sequence[str] = (),
+        prices: Sequence[Mapping[str, Any]] = (),
+        margin: int = 0,
     ) -> ProviderKey:
-        """Validate, encrypt and store a new key.
+        """Validate, encrypt and store a new key. ``prices``, ``margin``: see :meth:`change`.
 
         Raises:
             ValidationError: keyed by field; nothing is stored then.
         """
-        key = cls(owner=owner, provider=provider, label=label, base_url=base_url, extra_fields=list(extra_fields))
+        key = cls(owner=owner, provider=provider, label=label, base_url=base_url, margin=margin)
+        key.extra_fields, key.prices = list(extra_fields), list(prices)
         if provider not in PROVIDERS:
             raise ValidationError({"provider": f"Unknown provider. Known: {', '.join(PROVIDERS)}."})
         key.set_secret(secret)
@@ -135,20 +146,29 @@ class ProviderKey(models.Model):
             AuditEvent.record(AuditEvent.Action.KEY_ADDED, by, key=key, label=label, provider=provider)
         return key
 
-    def change(self, *, label: str, extra_fields: Sequence[str], by: Actor) -> None:
-        """A new label, other extra fields; in force with the next call.
+    def change(
+        self,
+        *,
+        label: str,
+        extra_fields: Sequence[str],
+        prices: Sequence[Mapping[str, Any]],
+        margin: int,
+        by: Actor,
+    ) -> None:
+        """A new label, other extra fields, prices (rows of :mod:`grants.prices`) or margin (percent on every price).
 
-        Provider and base URL stay for good: the secret would go to another host.
+        In force with the next call. Provider and base URL stay for good: the secret would go to another host.
 
         Raises:
             ValidationError: keyed by field; nothing is changed then.
         """
-        self.label, self.extra_fields = label, list(extra_fields)
+        self.label, self.extra_fields, self.prices, self.margin = label, list(extra_fields), list(prices), margin
         self.full_clean()
+        changed = {name: getattr(self, name) for name in ("label", "extra_fields", "prices", "margin")}
         with transaction.atomic():
-            self.save(update_fields=["label", "extra_fields"])
+            self.save(update_fields=list(changed))
             Allowance.objects.filter(grant__provider_key=self).bump()
-            AuditEvent.record(AuditEvent.Action.KEY_CHANGED, by, key=self, label=label, extra_fields=self.extra_fields)
+            AuditEvent.record(AuditEvent.Action.KEY_CHANGED, by, key=self, **changed)
 
     def replace_secret(self, secret: str, by: Actor) -> None:
         """Another secret for the same account: the next call goes out with it, grants and tokens stay in force.
@@ -200,13 +220,14 @@ def normal_base_url(url: str, provider: Provider) -> str:
         if provider.base_url is None:
             raise ValidationError({"base_url": f"{provider.label} needs a base URL."})
         return ""
-    problem = _url_problem(url)
+    problem = url_problem(url)
     if problem:
         raise ValidationError({"base_url": problem})
     return url.removesuffix(provider.openai_prefix) if provider.openai_prefix else url
 
 
-def _url_problem(url: str) -> str | None:
+def url_problem(url: str) -> str | None:
+    """What is wrong with a URL that the broker is to call for an owner; ``None``: nothing."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  raises when it is no number
@@ -214,7 +235,7 @@ def _url_problem(url: str) -> str | None:
         return "Not a URL."
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "Must begin with https:// and name a host."
-    if parts.username or parts.password or parts.query or parts.fragment or "\\" in url or not url.isascii():
+    if parts.username or parts.password or parts.query or parts.fragment or "\\" in url or not _plain(url):
         return "Only scheme, host, port and path, in ASCII."
     if any(part in (".", "..") or "%" in part for part in parts.path.split("/")):
         return "No dot segments and no percent-encoding in the path."
@@ -225,6 +246,11 @@ def _url_problem(url: str) -> str | None:
     if is_private_host(parts.hostname):
         return "A private address only where AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS is set."
     return None
+
+
+def _plain(url: str) -> bool:
+    """Printable ASCII without spaces; ``urlsplit`` looks past line breaks and tabs."""
+    return url.isascii() and url.isprintable() and " " not in url
 
 
 def is_private_host(host: str) -> bool:

@@ -8,6 +8,8 @@ from django import template
 from django.utils import timezone
 
 from .. import clock
+from ..money import about, exactly
+from ..terms import Terms
 
 register = template.Library()
 
@@ -28,16 +30,14 @@ def duration(seconds: int | None) -> str:
 
 @register.filter
 def money(nano_dollars: int | None) -> str:
-    """Nano-dollars as dollars: cents where there are dollars, the first digits that count where there are not."""
-    if nano_dollars is None:
-        return "—"
-    if nano_dollars == 0:
-        return "$0"
-    dollars = nano_dollars / 1e9
-    if abs(dollars) >= 1:
-        return f"${dollars:,.2f}"
-    text = f"{dollars:.{4 if dollars >= 0.01 else 6}f}".rstrip("0").rstrip(".")
-    return f"${text}" if float(text) else "<$0.000001"
+    """Nano-dollars at a glance: for what was used."""
+    return "—" if nano_dollars is None else about(nano_dollars)
+
+
+@register.filter
+def dollars(nano_dollars: int | None) -> str:
+    """Nano-dollars to the last digit: for what somebody has set."""
+    return "—" if nano_dollars is None else exactly(nano_dollars)
 
 
 @register.filter
@@ -51,8 +51,8 @@ def elapsed(microseconds: int | None) -> str:
 
 
 @register.filter
-def when(moment: dt.datetime | int | str | None) -> str:
-    """A time as ``23 Nov, 21:30``, with the year where it is another one.
+def when(moment: dt.datetime | int | str | None, zone: dt.tzinfo | None = None) -> str:
+    """A time as ``23 Nov, 21:30``, with the year where it is another one; in the operator's time zone or in ``zone``.
 
     Takes datetimes, the ledger's microseconds and ISO strings.
     """
@@ -62,7 +62,7 @@ def when(moment: dt.datetime | int | str | None) -> str:
         moment = clock.moment(moment)
     elif isinstance(moment, str):
         moment = dt.datetime.fromisoformat(moment)
-    local = timezone.localtime(moment)
+    local = timezone.localtime(moment, zone)
     year = "" if local.year == timezone.localtime().year else f" {local.year}"
     return f"{local.day} {local:%b}{year}, {local:%H:%M}"
 
@@ -76,3 +76,25 @@ def percent_of(used: int, most: int | None) -> int:
 @register.filter
 def number(value: int | None) -> str:
     return "—" if value is None else f"{value:,}"
+
+
+@register.filter
+def limits_in_words(terms: Terms) -> dict[str, str]:
+    """What of a grant's limits is set, in words, by what they limit; what has no limit says so."""
+    money = (
+        (terms.max_cost, "in total"),
+        (terms.max_cost_per_day, "a day"),
+        (terms.max_cost_per_month, "a month"),
+        (terms.max_cost_per_call, "a call"),
+    )
+    requests = (
+        (terms.max_requests, "in total"),
+        (terms.requests_per_minute, "a minute"),
+        (terms.max_concurrency, "at a time"),
+    )
+    said = {
+        "Money": [f"{exactly(most)} {of}" for most, of in money if most is not None],
+        "Requests": [f"{most:,} {of}" for most, of in requests if most is not None],
+        "Tokens": [] if terms.tokens_per_minute is None else [f"{terms.tokens_per_minute:,} a minute"],
+    }
+    return {of: f"at most {', '.join(parts)}" if parts else "no limit" for of, parts in said.items()}

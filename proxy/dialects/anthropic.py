@@ -9,6 +9,7 @@ from grants.providers import Capability, Provider
 
 from ..exceptions import RelayError
 from . import anthropic_fields as tables
+from . import limits
 from .fields import Reading
 from .routes import Place, Route, encoded
 
@@ -24,6 +25,7 @@ ROUTES: tuple[Route, ...] = (
         "anthropic",
         body=tables.MESSAGES,
         query=_BETA,
+        limits=("max_tokens",),
     ),
     Route(
         "anthropic.count_tokens",
@@ -58,7 +60,26 @@ def path(place: Place, provider: Provider, model: str) -> str:
 
 
 def complete(reading: Reading, place: Place) -> bool:
+    if place.route.limits:
+        limits.settle(reading, place.route.limits)
+        limits.pin_tier(reading, "standard_only")
+        _price(reading)
     return False
+
+
+def _price(reading: Reading) -> None:
+    """Fast mode and processing in one region cost more; together with a service tier they are no price that is known.
+
+    Without ``inference_geo`` the workspace's default holds: older models refuse the field, so it cannot be pinned.
+    """
+    body, tally = reading.body, reading.tally
+    speed, place = body.get("speed"), body.get("inference_geo")
+    dearer = [tally.tier] if tally.tier else []
+    if speed not in (None, "standard"):
+        dearer.append(speed)
+    if place not in (None, "global"):
+        dearer.append(place)
+    tally.tiers(*dearer)
 
 
 def check_query(place: Place, provider: Provider, query: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -66,12 +87,12 @@ def check_query(place: Place, provider: Provider, query: dict[str, str]) -> tupl
 
 
 def error_body(error: RelayError) -> dict[str, Any]:
-    """``code`` and ``param`` are additions of ours, which the SDK carries along."""
+    """``code``, ``param`` and ``limit`` are additions of ours, which the SDK carries along."""
     kind = _TYPES.get(error.status) or ("invalid_request_error" if error.status < 500 else "api_error")
-    return {
-        "type": "error",
-        "error": {"type": kind, "message": error.message, "code": error.code, "param": error.param},
-    }
+    body: dict[str, Any] = {"type": kind, "message": error.message, "code": error.code, "param": error.param}
+    if error.limit is not None:
+        body["limit"] = error.limit
+    return {"type": "error", "error": body}
 
 
 def error_event(error: RelayError) -> bytes:

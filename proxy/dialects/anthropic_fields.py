@@ -11,8 +11,8 @@ from typing import Any
 from ..exceptions import BadRequest
 from .fields import PLAIN, Reading, Rule, Table, apply, plain
 from .rules import (
-    BINARY,
     CODE,
+    HIDDEN,
     LIMIT,
     MODEL,
     OBJECT,
@@ -21,9 +21,11 @@ from .rules import (
     STREAM,
     TIER,
     WEB,
+    beyond,
     each,
     every,
     fields,
+    inline,
     kinds,
     refused,
     some,
@@ -31,10 +33,12 @@ from .rules import (
 
 # Tools by type, less the date at its end. One without a type is the app's own.
 TOOLS: dict[str, Rule] = {
-    **plain("custom bash text_editor memory tool_search_tool_bm25 tool_search_tool_regex"),  # run by the app, or inert
+    **plain("custom bash text_editor memory"),  # run by the app
+    # Inert, but the model runs again after each search, and reads everything again.
+    **apply(beyond("hosted tools"), "tool_search_tool_bm25 tool_search_tool_regex"),
     **apply(WEB, "web_search web_fetch mcp_toolset"),
     **apply(CODE, "code_execution computer computer_toolset browser_toolset"),
-    "advisor": some(model=OTHER_MODEL, max_tokens=LIMIT),
+    "advisor": every(some(model=OTHER_MODEL, max_tokens=LIMIT), beyond("another model may run")),
 }
 _TOOL = kinds(TOOLS, what="A tool", absent=PLAIN, versioned=True)
 
@@ -47,8 +51,9 @@ def _nested(reading: Reading, where: str, value: Any) -> None:
 
 _BLOCKS_INSIDE = some(content=Rule("checked", _nested))
 SOURCES: dict[str, Rule] = {
-    "base64": some(data=BINARY),
-    **plain("text url"),
+    "base64": inline("data", "media_type"),
+    **plain("text"),
+    "url": HIDDEN,
     "content": _BLOCKS_INSIDE,
     "file": STATEFUL,
 }
@@ -60,12 +65,13 @@ _ADDED_TOOL: dict[str, Rule] = {
 }
 
 BLOCKS: dict[str, Rule] = {
-    **plain("text thinking redacted_thinking search_result tool_use compaction fallback browser_state"),
+    **plain("text thinking redacted_thinking search_result tool_use fallback browser_state"),
     **plain("tool_reference tool_removal mcp_tool_listing"),
-    # What hosted tools answered in earlier turns: text by now.
-    **plain("server_tool_use web_search_tool_result web_fetch_tool_result code_execution_tool_result"),
-    **plain("bash_code_execution_tool_result text_editor_code_execution_tool_result tool_search_tool_result"),
-    **plain("advisor_tool_result mcp_tool_use mcp_tool_result"),
+    "compaction": HIDDEN,
+    # What hosted tools answered in earlier turns: text by now, but in part encrypted, or a document.
+    **plain("server_tool_use tool_search_tool_result mcp_tool_use"),
+    **apply(HIDDEN, "web_search_tool_result web_fetch_tool_result code_execution_tool_result mcp_tool_result"),
+    **apply(HIDDEN, "bash_code_execution_tool_result text_editor_code_execution_tool_result advisor_tool_result"),
     **apply(_WITH_SOURCE, "image document"),
     "tool_result": _BLOCKS_INSIDE,
     "tool_addition": some(tool=kinds(_ADDED_TOOL, what="A tool")),
@@ -77,14 +83,27 @@ _CONTENT = each(kinds(BLOCKS, what="A block"), text=True)
 def _fallbacks(reading: Reading, where: str, value: Any) -> None:
     if type(value) is str:  # "default": whichever model Anthropic chooses
         raise BadRequest("'fallbacks' must list its models, so that each can be checked.", param=where)
+    if value:
+        reading.tally.beyond("another model may run")
     if _FALLBACKS.check is not None:
         _FALLBACKS.check(reading, where, value)
 
 
 _FALLBACKS = each(fields(Table({"model": OTHER_MODEL, "max_tokens": LIMIT}, plain("output_config speed thinking"))))
 
+
+def _edits(reading: Reading, where: str, value: Any) -> None:
+    """Clearing old blocks takes input away; compaction lets the model run once more to sum them up."""
+    edits = value.get("edits") if type(value) is dict else None
+    for edit in edits if type(edits) is list else (edits,) if edits else ():
+        kind = edit.get("type") if type(edit) is dict else None
+        if type(kind) is not str or not kind.startswith("clear_"):
+            reading.tally.beyond("compaction")
+
+
 COUNT_TOKENS = Table(
-    plain("tool_choice thinking output_config output_format cache_control context_management compaction"),
+    plain("tool_choice thinking output_config output_format cache_control"),
+    {"context_management": Rule("priced", _edits), "compaction": beyond("compaction")},
     {
         "model": MODEL,
         "messages": each(some(content=_CONTENT)),

@@ -10,10 +10,12 @@ Pure: no Django, no HTTP client, no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from grants.providers import Capability
+
+from . import lowering, strict_json
 
 # Query parameters in which a token might be sent; in lower case.
 CREDENTIAL_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token", "authorization"})
@@ -57,6 +59,26 @@ class Inbound:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """What a call can use, as far as its body shows it: what a bound rests on. Never less than the truth."""
+
+    text: int = 0  # bytes of inline text, JSON framing included: never fewer than its tokens
+    characters: int = 0  # text to be spoken (speech), exactly
+    images: int = 0  # pictures in the body for the model to look at (inline)
+    audio: tuple[int, ...] = ()  # inline audio and uploaded files: whole seconds each, rounded up
+    hidden: bool = False  # refers to what the body does not show: URLs, PDFs, files, stored ids
+    pictures: int = 0  # pictures to be made (n)
+    size: str = ""  # of those pictures
+    quality: str = ""
+    limit: int | None = None  # output limit per candidate as it goes out (the client's, or the default); None: none
+    candidates: int = 1  # n, best_of, candidateCount
+    tier: str = ""  # a service tier the client named beyond the standard one ("priority", "flex", …)
+    unbounded: str = ""  # why the limit does not bound this call: "hosted tools", "search", "unparsed audio", …
+    cached: bool = False  # asks for prompt caching (cache writes may be dearer)
+    least: int = 1  # no lower limit can go out (a thinking budget needs 1,024 tokens of its own)
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamCall:
     """One call, read and understood: what policy checks, what goes upstream and how its answer is observed.
 
@@ -72,6 +94,7 @@ class UpstreamCall:
     ``transcription``, ``moderations``, ``anthropic``, ``google``, ``none``.
     ``hides_usage``: the relay asked for the stream's usage chunk, the client did not: it is kept from the client.
     ``input_characters``: characters of text in the request: the upper bound that estimates rest on.
+    ``limit_paths``: where in ``json`` the output limit stands. ``demand``: what a bound of its cost rests on.
     """
 
     route: str
@@ -89,6 +112,8 @@ class UpstreamCall:
     flavor: str = "none"
     hides_usage: bool = False
     input_characters: int = 0
+    limit_paths: tuple[tuple[str, ...], ...] = ()
+    demand: Demand = Demand()
 
     @property
     def model(self) -> str:
@@ -98,6 +123,22 @@ class UpstreamCall:
     @property
     def dialect(self) -> str:
         return self.route.partition(".")[0]
+
+    def limited(self, limit: int) -> UpstreamCall:
+        """The same call with at most ``limit`` tokens of output for each candidate.
+
+        Raises:
+            NotGranted: the call cannot go out with so low a limit (below ``demand.least``).
+            ValueError: it has no output limit that could be lowered.
+        """
+        if self.demand.limit is None or self.json is None:
+            raise ValueError(f"{self.route} has no output limit")
+        lowering.refuse_too_low(limit, self.demand.least)
+        if limit >= self.demand.limit:
+            return self
+        body = strict_json.loads(self.json)
+        lowering.lower(body, self.limit_paths, limit)
+        return replace(self, json=strict_json.dumps(body), demand=replace(self.demand, limit=limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +153,28 @@ class Event:
 class Observer(Protocol):
     """Watches one answer go by and remembers what metering needs; never touches the bytes.
 
-    ``event`` is called for each event of a stream, ``body`` once with a complete non-streamed JSON answer.
+    ``event`` is called for each event of a stream, ``body`` once with a non-streamed JSON answer, as far as it came,
+    ``cut`` once with the beginning of an event whose rest never came.
     ``done`` turns true with the event that ends the provider's answer (``[DONE]``, ``message_stop``,
-    ``response.completed`` …): usage is complete then. ``hides(event)`` is true for the chunk to keep from the client.
+    ``response.completed`` …): usage is complete then. ``complete``: the stream may end here, as far as its dialect
+    shows it. ``failed``: the answer itself says that the provider failed.
+    ``hides(event)`` is true for the chunk to keep from the client.
     ``result()`` is one final answer object for metering, merged (Anthropic's cumulative usage overwritten, Gemini's
     last chunk), or ``None`` when the provider reported no usage. ``output_characters``: text that flowed so far.
     """
 
     done: bool
+    failed: bool
     output_characters: int
+
+    @property
+    def complete(self) -> bool: ...
 
     def event(self, event: Event) -> None: ...
 
     def body(self, body: bytes) -> None: ...
+
+    def cut(self, data: bytes) -> None: ...
 
     def hides(self, event: Event) -> bool: ...
 

@@ -25,6 +25,7 @@ from typing import Any, Literal
 from grants.providers import Capability, Provider
 
 from ..exceptions import BadRequest
+from .demand import Tally
 
 Kind = Literal["plain", "checked", "priced", "stateful", "hosted", "refused"]
 
@@ -46,9 +47,12 @@ class Reading:
         "prefix",
         "provider",
         "stream",
+        "tally",
     )
 
-    def __init__(self, provider: Provider, extra: tuple[str, ...] = (), prefix: str = "") -> None:
+    def __init__(
+        self, provider: Provider, extra: tuple[str, ...] = (), prefix: str = "", default_limit: int | None = None
+    ) -> None:
         self.provider = provider
         self.extra = extra  # names that the owner lets through
         self.prefix = prefix  # may lead a model's name without meaning anything
@@ -59,6 +63,7 @@ class Reading:
         self.binary = 0  # characters of base64 in the body
         self.characters: int | None = None  # where it is known exactly
         self.opened: set[str] = set()  # folded names of unknown fields that were let through
+        self.tally = Tally(default_limit)
 
     def model(self, where: str, value: Any, *, first: bool = False) -> str:
         """Note a model that may run, and give its name as policy knows it. ``first``: it is the one that is billed."""
@@ -153,6 +158,10 @@ def _unknown(reading: Reading, table: Table, name: str, where: str) -> None:
             param=shown,
         )
     reading.opened.add(folded)
+    if name in reading.extra:
+        reading.tally.beyond(f"the field '{shown}', which the owner lets through")
+    elif folded in _LIFTING:
+        reading.tally.beyond(f"the field '{shown}', which may cost more than the limit tells")
 
 
 # Names that no open table lets through, whatever the server makes of them: other models, state, hosted tools, and
@@ -169,3 +178,16 @@ _NEVER_OPEN = """
     access_programs background_options billing_policy diagnostics model_armor_config prompt
 """
 NEVER_OPEN = frozenset(map(fold, _NEVER_OPEN.split()))
+
+# Other servers' names for the output limit and for the number of answers: some let them win over those that are checked
+# (llama.cpp takes ``n_predict`` before ``max_tokens``); and fields that bring input which the body does not show
+# (vLLM renders a request's own ``chat_template``).
+# On open tables they pass, but then the limit proves nothing.
+_OTHER_LIMITS = """
+    n_predict num_predict max_new_tokens max_output_tokens max_gen_len max_length max_completion_length max_tokens_total
+    max_generated_tokens max_gen_toks min_tokens min_new_tokens min_length ignore_eos options parameters
+    generation_config sampling_params n_cmpl num_return_sequences num_completions n_choices candidate_count
+    num_generations num_beams beam_width use_beam_search prompt_embeds vllm_xargs url file_url audio_url image_url
+    chat_template prompt_template template mm_processor_kwargs media_io_kwargs
+"""
+_LIFTING = frozenset(map(fold, _OTHER_LIMITS.split()))

@@ -30,6 +30,8 @@ def check(reading: Reading, form: Form, table: Table, files: frozenset[str]) -> 
         if base != name:  # a list or an object, spread over several parts
             if rule is None or rule.kind != "plain":
                 raise BadRequest(f"The field {_shown(name)} is not known here.", code="unknown_field", param=name[:80])
+            if rule.check is not None:
+                rule.check(reading, base, value)
             continue
         if name in reading.body:
             raise BadRequest(f"The field {_shown(name)} occurs twice.", code="duplicate_key", param=name[:80])

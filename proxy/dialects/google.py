@@ -9,11 +9,13 @@ from grants.providers import Capability, Provider
 
 from ..exceptions import BadRequest, RelayError
 from . import google_fields as tables
+from . import limits
 from .fields import Reading
 from .routes import Place, Route, encoded
 
 _ALT = frozenset({"alt"})
 _LISTS = frozenset({"alt", "pageSize", "pageToken"})
+_LIMITS = ("generationConfig.maxOutputTokens",)
 
 
 def _post(verb: str, capability: Capability, **more: Any) -> Route:
@@ -21,8 +23,8 @@ def _post(verb: str, capability: Capability, **more: Any) -> Route:
 
 
 ROUTES: tuple[Route, ...] = (
-    _post("generateContent", Capability.CHAT, flavor="google", body=tables.GENERATE),
-    _post("streamGenerateContent", Capability.CHAT, flavor="google", body=tables.GENERATE),
+    _post("generateContent", Capability.CHAT, flavor="google", body=tables.GENERATE, limits=_LIMITS),
+    _post("streamGenerateContent", Capability.CHAT, flavor="google", body=tables.GENERATE, limits=_LIMITS),
     _post("embedContent", Capability.EMBEDDINGS, flavor="google", body=tables.EMBED),
     _post("batchEmbedContents", Capability.EMBEDDINGS, flavor="google", body=tables.BATCH_EMBED),
     _post("countTokens", Capability.CHAT, body=tables.COUNT_TOKENS, counted=False),
@@ -50,6 +52,10 @@ def path(place: Place, provider: Provider, model: str) -> str:
 
 def complete(reading: Reading, place: Place) -> bool:
     reading.stream = place.route.name == "google.streamGenerateContent"
+    if place.route.limits:
+        limits.settle_gemini(reading)
+        for name in ("serviceTier", "service_tier"):
+            limits.pin_tier(reading, "", name)  # absent is standard: no account sets it otherwise
     return False
 
 
@@ -67,16 +73,20 @@ def check_query(place: Place, provider: Provider, query: dict[str, str]) -> tupl
 
 
 def error_body(error: RelayError) -> dict[str, Any]:
-    """``details`` carries our code the way Google's services carry theirs (google.rpc.ErrorInfo)."""
+    """``details`` carries our code the way Google's services carry theirs (google.rpc.ErrorInfo, RetryInfo)."""
     status = _STATUSES.get(error.status) or ("FAILED_PRECONDITION" if error.status < 500 else "INTERNAL")
     info: dict[str, Any] = {
         "@type": "type.googleapis.com/google.rpc.ErrorInfo",
         "reason": error.code.upper(),
         "domain": "aipassport",
     }
-    if error.param:
-        info["metadata"] = {"param": error.param}
-    return {"error": {"code": error.status, "message": error.message, "status": status, "details": [info]}}
+    limit = {name: str(value) for name, value in (error.limit or {}).items() if value is not None}
+    if metadata := limit | ({"param": error.param} if error.param else {}):
+        info["metadata"] = metadata
+    details = [info]
+    if error.retry_after is not None:
+        details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{error.retry_after}s"})
+    return {"error": {"code": error.status, "message": error.message, "status": status, "details": details}}
 
 
 def error_event(error: RelayError) -> bytes:

@@ -14,7 +14,23 @@ from grants.providers import Capability
 
 from ..exceptions import BadRequest
 from .fields import Reading, Rule, Table, apply, plain
-from .rules import BINARY, CODE, COUNT, LIMIT, MODALITIES, STATEFUL, STORED, TIER, WEB, each, fields, refused
+from .rules import (
+    CODE,
+    COUNT,
+    HIDDEN,
+    LIMIT,
+    MODALITIES,
+    STATEFUL,
+    STORED,
+    TIER,
+    WEB,
+    beyond,
+    each,
+    every,
+    fields,
+    inline,
+    refused,
+)
 
 _VERTEX = refused("it belongs to another Google service")
 
@@ -36,6 +52,7 @@ def _file_uri(reading: Reading, where: str, value: Any) -> None:
         raise BadRequest(f"'{where}' is not a URI that all readers understand alike.", param=where)
     own = parts.scheme not in ("http", "https") or host == "googleapis.com" or host.endswith(".googleapis.com")
     reading.capabilities.add(Capability.STATE if own else Capability.WEB)
+    reading.tally.hidden = True
 
 
 def _same_model(reading: Reading, where: str, value: Any) -> None:
@@ -48,7 +65,7 @@ def _same_model(reading: Reading, where: str, value: Any) -> None:
 SAME_MODEL = Rule("checked", _same_model)
 
 _FILE_DATA = fields(_table({"fileUri": Rule("stateful", _file_uri)}, plain("mimeType displayName")))
-_BLOB = fields(_table({"data": BINARY}, plain("mimeType displayName")))
+_BLOB = every(fields(_table(plain("data mimeType displayName"))), inline("data", "mimeType", "mime_type"))
 _MEDIA = {
     "inlineData": _BLOB,
     "fileData": _FILE_DATA,
@@ -71,7 +88,7 @@ TOOL = _table(
     apply(WEB, "googleSearch googleSearchRetrieval urlContext googleMaps mcpServers"),
     apply(WEB, "enterpriseWebSearch parallelAiSearch exaAiSearch"),
     apply(CODE, "codeExecution computerUse"),
-    apply(STATEFUL, "fileSearch retrieval"),
+    apply(every(STATEFUL, beyond("hosted tools")), "fileSearch retrieval"),
 )
 TOOLS = each(fields(TOOL), single=True)
 
@@ -80,13 +97,15 @@ GENERATION_CONFIG = _table(
     plain("responseMimeType responseSchema responseJsonSchema responseFormat enableEnhancedCivicAnswers"),
     plain("audioTimestamp audioTranscriptionConfig translationConfig enableAffectiveDialog"),
     {"candidateCount": COUNT, "maxOutputTokens": LIMIT, "responseModalities": MODALITIES},
-    apply(Rule("priced"), "thinkingConfig mediaResolution speechConfig imageConfig"),
+    apply(Rule("priced"), "thinkingConfig mediaResolution"),
+    apply(beyond("spoken or drawn answers"), "speechConfig imageConfig"),
     apply(_VERTEX, "routingConfig modelSelectionConfig generationOutputConfig"),
 )
 
 GENERATE = _table(
-    plain("toolConfig safetySettings labels continuationToken"),
+    plain("toolConfig safetySettings labels"),
     {
+        "continuationToken": HIDDEN,
         "model": SAME_MODEL,
         "contents": CONTENTS,
         "systemInstruction": CONTENT,

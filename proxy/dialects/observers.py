@@ -2,20 +2,16 @@
 
 They are on the hot path of every stream, so an event is read as JSON only where it may report usage, and of several
 reports only the last one. Text is counted by a pattern, in bytes and with its escapes: never less than there was.
-No observer raises, whatever a provider sends.
-
-``result()`` has what genai-prices extracts usage from: ``model``, ``usage`` and ``service_tier`` as the provider named
-them, for Gemini ``modelVersion`` and ``usageMetadata``.
+No observer raises, whatever a provider sends. What ``result()`` has stands in :mod:`.reports`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from .base import Event, Observer, UpstreamCall
+from .reports import added, called, dict_of, dicts, executed, grounded, parse, report
 
 _STRING = rb'\s*:\s*"((?:[^"\\]++|\\.)*+)"'
 _CHAT_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments|refusal|text|transcript)"' + _STRING)
@@ -24,21 +20,9 @@ _BLOCK_TEXT = re.compile(rb'"(?:text|thinking|partial_json|content)"' + _STRING)
 _GEMINI_TEXT = re.compile(rb'"(?:text|code)"' + _STRING)
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _TYPE = re.compile(rb'"type"\s*:\s*"([a-z_]+(?:\.[a-z_]+)+)"')
-_KEPT = ("model", "usage", "service_tier", "modelVersion", "usageMetadata", "duration")
+_ERROR = re.compile(rb'"error"\s*:\s*[{"]')
+_CLOSED = b'""'  # behind a piece that was cut off: ends the string that it was cut in
 _TAIL = 2048
-
-
-def parse(data: bytes) -> dict[str, Any]:
-    """The JSON object in ``data``, or an empty one."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 class Watcher:
@@ -48,32 +32,47 @@ class Watcher:
 
     def __init__(self, call: UpstreamCall) -> None:
         self.done = False
+        self.failed = False
         self.output_characters = 0
         self._call = call
         self._answer: dict[str, Any] = {}
+
+    @property
+    def complete(self) -> bool:
+        """A stream without an event of its own for the end may end anywhere."""
+        return True
 
     def event(self, event: Event) -> None:
         """Nothing: this kind of answer is not streamed."""
 
     def body(self, body: bytes) -> None:
-        self._answer = parse(body)
+        self._answer = answer = parse(body)
+        self.failed = bool(answer.get("error"))  # OpenRouter says so under status 200
+        if not dict_of(answer.get("usage")) and (error := dict_of(answer.get("error"))).get("usage"):
+            self._answer = {**answer, "usage": error["usage"]}
         if self.result() is None:
-            self._count(body)
+            self._count(body + _CLOSED)
+
+    def cut(self, data: bytes) -> None:
+        self._count(data + _CLOSED)
 
     def hides(self, event: Event) -> bool:
         return False
 
     def result(self) -> dict[str, Any] | None:
-        answer = self._answer
-        if not any(isinstance(answer.get(name), dict) and answer[name] for name in ("usage", "usageMetadata")):
-            return None
-        kept = {name: answer[name] for name in _KEPT if answer.get(name) is not None}
-        if not isinstance(kept.get("model"), str):
-            kept["model"] = self._call.model
-        return kept
+        return report(self._answer, self._call.model, unfinished=self._unfinished())
+
+    def _unfinished(self) -> bool:
+        """Whether more was made than the last report knew of."""
+        return False
 
     def _count(self, data: bytes) -> None:
         self.output_characters += sum(map(len, self.text.findall(data)))
+
+
+def _is_error(event: Event) -> bool:
+    """Whether the provider says in mid-stream that it failed."""
+    return event.name == "error" or bool(_ERROR.search(event.data) and parse(event.data).get("error"))
 
 
 class ChatWatcher(Watcher):
@@ -82,15 +81,37 @@ class ChatWatcher(Watcher):
     def __init__(self, call: UpstreamCall) -> None:
         super().__init__(call)
         self._report = b""
+        self._last = b""
+        self._executed: dict[Any, str] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Some servers leave out ``[DONE]``: a final report, or the reason why it finished, says as much."""
+        return self.done or _is_final(self._report) or _is_final(self._last)
 
     def event(self, event: Event) -> None:
         data = event.data
         if data[:6] == b"[DONE]":
             self.done = True
             return
+        self._last = data or self._last
         if b'"usage"' in data and _USAGE.search(data):
             self._report = data
-        begin = max(data.find(b'"delta"'), 0)
+        if b'"executed_tools"' in data:
+            for choice in dicts(parse(data).get("choices")):
+                self._executed |= executed(dict_of(choice.get("delta")))
+        if (event.name or b'"error"' in data) and _is_error(event):
+            self.failed = True
+        self._count_delta(data)
+
+    def cut(self, data: bytes) -> None:
+        self._count_delta(data + _CLOSED)
+
+    def _count_delta(self, data: bytes) -> None:
+        begin = data.find(b'"delta"')
+        if begin < 0:
+            self._count(data)
+            return
         end = data.find(b'"message"', begin)  # Perplexity repeats there all text so far
         self._count(data[begin:end] if end > 0 else data[begin:])
 
@@ -103,10 +124,30 @@ class ChatWatcher(Watcher):
 
     def result(self) -> dict[str, Any] | None:
         if self._report:
-            self._answer, self._report = parse(self._report), b""
-            if not _dict(self._answer.get("usage")):  # Groq's streams have it here as well
-                self._answer["usage"] = _dict(self._answer.get("x_groq")).get("usage")
-        return super().result()
+            self._answer = parse(self._report)
+            self._answer["usage"] = _usage(self._answer)
+        found = super().result()
+        if found is not None and self._executed:
+            tools = list(self._executed.values())
+            found["tools"] = {kind: tools.count(kind) for kind in tools}
+        return found
+
+    def _unfinished(self) -> bool:
+        return bool(self._report) and not (self.done or _is_final(self._report))
+
+
+def _usage(chunk: dict[str, Any]) -> dict[str, Any]:
+    """Groq's streams have it in a field of their own as well."""
+    return dict_of(chunk.get("usage")) or dict_of(dict_of(chunk.get("x_groq")).get("usage"))
+
+
+def _is_final(chunk: bytes) -> bool:
+    """Whether a chat chunk reports usage behind all text, or says why a choice finished."""
+    found = parse(chunk)
+    choices = found.get("choices")
+    if not choices and _usage(found):
+        return True
+    return any(choice.get("finish_reason") for choice in dicts(choices))
 
 
 class TypedWatcher(Watcher):
@@ -115,16 +156,27 @@ class TypedWatcher(Watcher):
     ends: frozenset[str] = frozenset()
     text = _DELTA
 
+    @property
+    def complete(self) -> bool:
+        return self.done
+
     def event(self, event: Event) -> None:
         kind = event.name or _type_of(event.data)
-        if kind in self.ends:
+        if kind in self.ends or event.data[:6] == b"[DONE]":
             self.done = True
+            self.failed = self.failed or kind == "response.failed"
             self._ended(parse(event.data))
+        elif kind == "error" or (not kind and parse(event.data).get("type") == "error"):
+            self.failed = True
         elif kind.endswith(".delta") and not kind.endswith("audio.delta"):  # sound is no text
             self._count(event.data)
 
+    def cut(self, data: bytes) -> None:
+        if b"audio.delta" not in data:
+            super().cut(data)
+
     def _ended(self, data: dict[str, Any]) -> None:
-        self._answer = data
+        self._answer = data or self._answer
 
 
 def _type_of(data: bytes) -> str:
@@ -135,15 +187,16 @@ def _type_of(data: bytes) -> str:
 class ResponsesWatcher(TypedWatcher):
     """OpenAI Responses: the event that ends it carries the whole response."""
 
-    ends = frozenset({"response.completed", "response.incomplete", "response.failed"})
+    ends = frozenset({"response.completed", "response.incomplete", "response.failed", "response.done"})
 
     def _ended(self, data: dict[str, Any]) -> None:
-        self._answer = _dict(data.get("response"))
+        self._answer = dict_of(data.get("response")) or self._answer
 
     def body(self, body: bytes) -> None:
-        self._answer = parse(body)
+        super().body(body)
+        self.failed = self.failed or self._answer.get("status") == "failed"
         if self.result() is None:
-            self.output_characters += sum(map(len, _CHAT_TEXT.findall(body)))
+            self.output_characters += sum(map(len, _CHAT_TEXT.findall(body + _CLOSED)))
 
 
 class SpeechWatcher(TypedWatcher):
@@ -167,24 +220,14 @@ class ImagesWatcher(Watcher):
 
     def event(self, event: Event) -> None:
         if (event.name or _type_of(event.data)) not in ("image_generation.completed", "image_edit.completed"):
+            self.failed = self.failed or _is_error(event)
             return
         answer = parse(event.data)
-        before = _dict(self._answer.get("usage"))
-        self._answer = {**answer, "usage": _sum(before, _dict(answer.get("usage")))}
+        before = dict_of(self._answer.get("usage"))
+        self._answer = {**answer, "usage": added(before, dict_of(answer.get("usage")))}
 
     def _count(self, data: bytes) -> None:
         """An image is no text."""
-
-
-def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    total = dict(one)
-    for name, value in other.items():
-        if isinstance(value, dict):
-            total[name] = _sum(_dict(total.get(name)), value)
-        elif type(value) is int:
-            before = total.get(name)
-            total[name] = value + before if type(before) is int else value
-    return total
 
 
 class EmbeddingsWatcher(Watcher):
@@ -205,31 +248,33 @@ class AnthropicWatcher(Watcher):
 
     text = _BLOCK_TEXT
 
+    def __init__(self, call: UpstreamCall) -> None:
+        super().__init__(call)
+        self._started = False  # only the input was reported as yet
+
+    @property
+    def complete(self) -> bool:
+        return self.done
+
     def event(self, event: Event) -> None:
         kind = event.name or str(parse(event.data).get("type"))
         if kind == "content_block_delta":
             self._count(event.data)
         elif kind == "message_start":
-            self._answer = _dict(parse(event.data).get("message"))
+            self._started = True
+            self._answer = dict_of(parse(event.data).get("message"))
         elif kind == "message_delta":
-            usage = _dict(parse(event.data).get("usage"))
+            self._started = False
+            usage = dict_of(parse(event.data).get("usage"))
             known = {name: value for name, value in usage.items() if value is not None}
-            self._answer = {**self._answer, "usage": {**_dict(self._answer.get("usage")), **known}}
+            self._answer = {**self._answer, "usage": {**dict_of(self._answer.get("usage")), **known}}
         elif kind == "message_stop":
             self.done = True
+        elif kind == "error":
+            self.failed = True
 
-
-def _parts(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All parts of all candidates of a Gemini chunk."""
-    candidates = answer.get("candidates")
-    for candidate in candidates if isinstance(candidates, list) else ():
-        parts = _dict(_dict(candidate).get("content")).get("parts")
-        yield from map(_dict, parts if isinstance(parts, list) else ())
-
-
-def _called(part: dict[str, Any]) -> int:
-    """Characters of a function call, without the signature that comes beside it."""
-    return len(json.dumps(part["functionCall"])) if part.get("functionCall") else 0
+    def _unfinished(self) -> bool:
+        return self._started and not self.done
 
 
 class GoogleWatcher(Watcher):
@@ -240,25 +285,43 @@ class GoogleWatcher(Watcher):
     def __init__(self, call: UpstreamCall) -> None:
         super().__init__(call)
         self._report = b""
+        self._grounded: dict[str, int] = {}
 
     def event(self, event: Event) -> None:
         data = event.data
         if b'"usageMetadata"' in data:
             self._report = data
+        if b'"groundingMetadata"' in data:
+            for candidate in dicts(parse(data).get("candidates")):
+                for kind, count in grounded(candidate).items():  # repeated from chunk to chunk
+                    self._grounded[kind] = max(count, self._grounded.get(kind, 0))
+        if (event.name or b'"error"' in data) and _is_error(event):
+            self.failed = True
         self._count(data)
         if b'"functionCall"' in data:
-            self.output_characters += sum(_called(part) for part in _parts(parse(data)))
+            self.output_characters += called(parse(data))
 
     def body(self, body: bytes) -> None:
-        if b'"usageMetadata"' in body:  # embeddings without it are megabytes of numbers
-            self._answer = parse(body)
-        if self.result() is None:
-            self._count(body)
+        if b'"usageMetadata"' in body or len(body) < _TAIL:  # embeddings without it are megabytes of numbers
+            super().body(body)
+        else:
+            self._count(body + _CLOSED)
 
     def result(self) -> dict[str, Any] | None:
         if self._report:
-            self._answer, self._report = parse(self._report), b""
-        return super().result()
+            self._answer = parse(self._report)
+        found = super().result()
+        if found is not None and self._grounded:
+            found["tools"] = self._grounded
+        return found
+
+    def _unfinished(self) -> bool:
+        """Where the last chunk gives no reason why it finished, or was blocked."""
+        if not self._report:
+            return False
+        candidates = list(dicts(self._answer.get("candidates")))
+        finished = any(candidate.get("finishReason") for candidate in candidates)
+        return not finished and not dict_of(self._answer.get("promptFeedback"))
 
 
 _WATCHERS: dict[str, type[Watcher]] = {

@@ -8,8 +8,8 @@ from typing import Any
 from grants.providers import Capability, Provider
 
 from ..exceptions import BadRequest, RelayError
+from . import limits, peculiar
 from . import openai_fields as tables
-from . import peculiar
 from .fields import Reading
 from .routes import DEPLOYMENTS, Place, Route, encoded
 
@@ -23,9 +23,25 @@ def _post(name: str, path: str, capability: Capability, **more: Any) -> Route:
 
 
 ROUTES: tuple[Route, ...] = (
-    _post("chat", "/chat/completions", Capability.CHAT, body=tables.CHAT, everywhere=True, asks_usage=True),
-    _post("completions", "/completions", Capability.CHAT, body=tables.COMPLETIONS, flavor="chat", asks_usage=True),
-    _post("responses", "/responses", Capability.CHAT, body=tables.RESPONSES),
+    _post(
+        "chat",
+        "/chat/completions",
+        Capability.CHAT,
+        body=tables.CHAT,
+        everywhere=True,
+        asks_usage=True,
+        limits=("max_completion_tokens", "max_tokens"),
+    ),
+    _post(
+        "completions",
+        "/completions",
+        Capability.CHAT,
+        body=tables.COMPLETIONS,
+        flavor="chat",
+        asks_usage=True,
+        limits=("max_tokens",),
+    ),
+    _post("responses", "/responses", Capability.CHAT, body=tables.RESPONSES, limits=("max_output_tokens",)),
     _post(
         "input_tokens",
         "/responses/input_tokens",
@@ -102,6 +118,8 @@ def complete(reading: Reading, place: Place) -> bool:
         body["store"] = False  # it defaults to true
     if place.route.capability is Capability.CHAT:
         reading.capabilities |= oddity.always
+    if place.route.limits:
+        _settle_limit(reading, place.route, oddity)
     if not (reading.stream and place.route.asks_usage and oddity.asks_usage):
         return False
     options = body.get("stream_options") or {}
@@ -109,6 +127,19 @@ def complete(reading: Reading, place: Place) -> bool:
         return False
     body["stream_options"] = {**options, "include_usage": True}
     return True
+
+
+def _settle_limit(reading: Reading, route: Route, oddity: peculiar.Peculiarity) -> None:
+    body, tally = reading.body, reading.tally
+    if len(route.limits) == 1:
+        limits.settle(reading, route.limits)
+    else:
+        own = oddity.limit_of(reading.models[0]) if tally.limited else ""
+        limits.settle(reading, route.limits, own, exchangeable=oddity.either)
+    tally.candidates *= max(body.get("n") or 1, body.get("best_of") or 1)
+    tally.cached = oddity.caches
+    if route.body is not None and "service_tier" in route.body:
+        limits.pin_tier(reading, oddity.tier)
 
 
 def check_query(place: Place, provider: Provider, query: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -121,8 +152,14 @@ def check_query(place: Place, provider: Provider, query: dict[str, str]) -> tupl
 
 
 def error_body(error: RelayError) -> dict[str, Any]:
+    """What no waiting mends is OpenAI's ``insufficient_quota``; ``limit`` is an addition of ours."""
     kind = _TYPES.get(error.status) or ("invalid_request_error" if error.status < 500 else "server_error")
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+    body: dict[str, Any] = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    if error.status == 429 and error.final:
+        body |= {"type": "insufficient_quota", "code": "insufficient_quota"}
+    if error.limit is not None:
+        body["limit"] = {"code": error.code, **error.limit}
+    return {"error": body}
 
 
 def error_event(error: RelayError) -> bytes:

@@ -3,7 +3,8 @@
 The truth is openai-python's ``types/**/*_params.py`` (3.54) and https://platform.openai.com/docs/api-reference; tests
 walk the SDK's parameters against these tables. What single providers add is in ``peculiar.py``.
 
-Pictures and files given by ``http(s)`` URL are plain: the provider fetches them, as it does without a broker.
+Pictures and files given by ``http(s)`` URL are allowed: the provider fetches them, as it does without a broker. What
+that costs cannot be seen in the body (``HIDDEN``); what costs more than the output limit tells is ``beyond`` it.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from .rules import (
     BINARY,
     CODE,
     COUNT,
+    HIDDEN,
     LIMIT,
     MODALITIES,
     MODEL,
+    NAME,
     OBJECT,
     OTHER_MODEL,
+    RECORDING,
     STATEFUL,
     STORED,
     STREAM,
     TIER,
     WEB,
+    beyond,
     each,
     every,
     fields,
@@ -45,17 +50,30 @@ def _image_url(reading: Reading, where: str, value: Any) -> None:
     url = value.get("url") if type(value) is dict else value
     if type(url) is str and url.startswith("data:"):
         reading.binary += len(url)
+        reading.tally.inline(url, "")
+    else:
+        reading.tally.hidden = True
+
+
+def _media_url(reading: Reading, where: str, value: Any) -> None:
+    """A film or a recording, inline or not: as much as the model can take in."""
+    url = value.get("url") if type(value) is dict else value
+    if type(url) is str and url.startswith("data:"):
+        reading.binary += len(url)
+    reading.tally.hidden = True
 
 
 IMAGE_URL = Rule("checked", _image_url)
-_FILE = Table({"file_data": BINARY, "file_id": STATEFUL}, plain("filename file_url detail"))
-_AUDIO = some(data=BINARY)
+MEDIA_URL = Rule("checked", _media_url)
+_FILE = Table({"file_data": BINARY, "file_id": STATEFUL, "file_url": HIDDEN}, plain("filename detail"))
+_AUDIO = some(data=RECORDING)
 
 CHAT_PARTS = {
-    **plain("text refusal thinking reasoning reference document_url"),
+    **plain("text refusal thinking reasoning reference"),
+    "document_url": every(HIDDEN, beyond("documents that are read for the model")),  # Mistral: billed by the page
     "image_url": some(image_url=IMAGE_URL, file_id=STATEFUL),
-    "video_url": some(video_url=IMAGE_URL),
-    "audio_url": some(audio_url=IMAGE_URL),
+    "video_url": some(video_url=MEDIA_URL),
+    "audio_url": some(audio_url=MEDIA_URL),
     "input_audio": some(input_audio=_AUDIO),
     "file": some(file=fields(_FILE), file_id=STATEFUL),
 }
@@ -89,7 +107,8 @@ _IMAGE_TOOL = Table(
 _NAMESPACE = some(tools=each(kinds(plain("function custom"), what="A tool")))
 
 TOOLS: dict[str, Rule] = {
-    **plain("function custom tool_search apply_patch local_shell"),  # the app's own, or without reach
+    **plain("function custom apply_patch local_shell"),  # the app's own
+    "tool_search": beyond("hosted tools"),  # without reach, but the model runs again after each search
     "namespace": _NAMESPACE,
     "shell": _SHELL_ENVIRONMENT,
     **apply(WEB, "web_search web_search_2025_08_26 web_search_preview web_search_preview_2025_03_11"),
@@ -98,7 +117,7 @@ TOOLS: dict[str, Rule] = {
     **apply(CODE, "computer computer_use_preview programmatic_tool_calling code_execution"),
     "code_interpreter": every(CODE, some(container=Rule("checked", _container))),
     "image_generation": every(needs(Capability.IMAGES), fields(_IMAGE_TOOL)),
-    **apply(STATEFUL, "file_search collections_search"),
+    **apply(every(STATEFUL, beyond("hosted tools")), "file_search collections_search"),
 }
 _TOOL = kinds(TOOLS, what="A tool")
 
@@ -111,8 +130,9 @@ CHAT = Table(
     _SAMPLING,
     _ACCOUNT,
     plain("logprobs response_format tool_choice parallel_tool_calls functions function_call reasoning_effort"),
-    plain("prediction audio"),
     {
+        "prediction": beyond("a predicted answer"),  # what of it is rejected is billed as output
+        "audio": beyond("spoken or drawn answers"),
         "model": MODEL,
         "modalities": MODALITIES,
         "messages": each(_CHAT_MESSAGE),
@@ -127,9 +147,17 @@ CHAT = Table(
     {"web_search_options": WEB},
 )
 
+
+def _prompts(reading: Reading, where: str, value: Any) -> None:
+    """Several prompts in one list (of texts, or of lists of tokens) get their answers each."""
+    if type(value) is list and not all(type(item) is int for item in value):
+        reading.tally.candidates = max(1, len(value))
+
+
 COMPLETIONS = Table(
     _SAMPLING,
-    plain("prompt suffix echo logprobs"),
+    plain("suffix echo logprobs"),
+    {"prompt": Rule("priced", _prompts)},
     {"model": MODEL, "stream": STREAM, "stream_options": OBJECT},
     {"max_tokens": LIMIT, "n": COUNT, "best_of": COUNT},
 )
@@ -140,7 +168,7 @@ RESPONSE_PARTS = {
     **plain("input_text output_text refusal text summary_text reasoning_text"),
     "input_image": some(image_url=IMAGE_URL, file_id=STATEFUL),
     "computer_screenshot": some(image_url=IMAGE_URL, file_id=STATEFUL),
-    "input_file": some(file_data=BINARY, file_id=STATEFUL),
+    "input_file": some(file_data=BINARY, file_id=STATEFUL, file_url=HIDDEN),
     "input_audio": some(input_audio=_AUDIO),
 }
 _CONTENT = each(kinds(RESPONSE_PARTS, what="A part"), text=True, single=True)
@@ -162,19 +190,26 @@ def _kept(*inline: str) -> Rule:
     def check(reading: Reading, where: str, value: Any) -> None:
         if not any(value.get(name) for name in inline):
             reading.capabilities.add(Capability.STATE)
+            reading.tally.hidden = True
 
     return Rule("stateful", check)
+
+
+def _drawn(reading: Reading, where: str, value: Any) -> None:
+    """A picture that the model drew, which it looks at again; its base64 counts as text as well."""
+    reading.tally.images += 1
 
 
 ITEMS: dict[str, Rule] = {
     "message": _MESSAGE,
     **plain("function_call custom_tool_call local_shell_call local_shell_call_output apply_patch_call"),
-    **plain("apply_patch_call_output computer_call web_search_call file_search_call tool_search_call"),
-    **plain("compaction compaction_trigger configuration_update shell_call_output"),
+    **plain("apply_patch_call_output computer_call tool_search_call configuration_update shell_call_output"),
+    **apply(HIDDEN, "web_search_call file_search_call compaction"),  # what they hold is not in the body
+    "compaction_trigger": beyond("compaction"),
     **apply(_OUTPUT, "function_call_output custom_tool_call_output computer_call_output"),
     **apply(_MORE_TOOLS, "additional_tools tool_search_output"),
     "reasoning": _kept("encrypted_content", "content"),
-    "image_generation_call": _kept("result"),
+    "image_generation_call": every(_kept("result"), Rule("checked", _drawn)),
     "item_reference": STATEFUL,
     "shell_call": _SHELL_ENVIRONMENT,
     **apply(CODE, "code_interpreter_call program program_output"),
@@ -182,8 +217,16 @@ ITEMS: dict[str, Rule] = {
 }
 _INPUT = each(kinds(ITEMS, what="An item", absent=Rule("checked", _untyped)), text=True)
 
+
+def _reasoning(reading: Reading, where: str, value: Any) -> None:
+    """In other modes than the standard one, more than one model's worth of reasoning may be billed."""
+    if type(value) is dict and value.get("mode") not in (None, "standard"):
+        reading.tally.beyond("reasoning beyond the limit")
+
+
 _COUNTED = Table(
-    plain("instructions reasoning text tool_choice parallel_tool_calls truncation"),
+    plain("instructions text tool_choice parallel_tool_calls truncation"),
+    {"reasoning": Rule("priced", _reasoning)},
     {"model": MODEL, "input": _INPUT, "tools": each(_TOOL)},
     {"conversation": STATEFUL, "previous_response_id": STATEFUL},
 )
@@ -191,8 +234,9 @@ INPUT_TOKENS = Table(_COUNTED, plain("personality"))
 RESPONSES = Table(
     _COUNTED,
     _ACCOUNT,
-    plain("temperature top_p top_logprobs user include context_management image"),
+    plain("temperature top_p top_logprobs user include image"),
     {
+        "context_management": beyond("compaction"),
         "stream": STREAM,
         "stream_options": OBJECT,
         "moderation": _MODERATION,
@@ -200,11 +244,25 @@ RESPONSES = Table(
         "access_programs": refused("it asks for a programme of the provider account"),
     },
     {"max_output_tokens": LIMIT, "max_tool_calls": LIMIT, "service_tier": TIER},
-    {"prompt": STATEFUL, "background": STATEFUL, "background_options": STATEFUL, "store": STORED},
+    {
+        "prompt": every(STATEFUL, beyond("a stored prompt, which may bring tools")),
+        "background": every(STATEFUL, beyond("work in the background, whose usage is not seen")),
+        "background_options": STATEFUL,
+        "store": STORED,
+    },
 )
 
 EMBEDDINGS = Table(plain("input dimensions encoding_format user"), {"model": MODEL})
-MODERATIONS = Table(plain("input"), {"model": MODEL})
+
+
+def _moderated(reading: Reading, where: str, value: Any) -> None:
+    """Texts, or parts with text or a picture."""
+    for part in value if type(value) is list else ():
+        if type(part) is dict and part.get("image_url") is not None:
+            _image_url(reading, where, part["image_url"])
+
+
+MODERATIONS = Table({"model": MODEL, "input": Rule("checked", _moderated)})
 
 
 def _spoken(reading: Reading, where: str, value: Any) -> None:
@@ -223,10 +281,26 @@ SPEECH = Table(
     {"model": MODEL, "input": Rule("priced", _spoken), "stream_format": Rule("checked", _speech_events)},
 )
 
-_PICTURE = plain("background output_compression output_format response_format user safety_identifier")
+
+def _animated(reading: Reading, where: str, value: Any) -> None:
+    if value == "gif":
+        reading.tally.beyond("animated pictures")
+
+
+def _partial(reading: Reading, where: str, value: Any) -> None:
+    if value not in (0, "0"):
+        reading.tally.beyond("partial pictures")
+
+
+_PICTURE = plain("background output_compression response_format user safety_identifier")
 _PICTURE_PRICE = {
     "n": COUNT,
-    **apply(Rule("priced"), "size quality partial_images complexity frame_count frame_duration_ms"),
+    "size": NAME,
+    "quality": NAME,
+    "partial_images": Rule("priced", _partial),
+    "output_format": Rule("priced", _animated),
+    "complexity": beyond("planned pictures"),
+    **apply(beyond("animated pictures"), "frame_count frame_duration_ms"),
 }
 _SVG = some(model=OTHER_MODEL)
 IMAGES = Table(
@@ -241,15 +315,17 @@ IMAGES = Table(
 _FORM = {"model": MODEL, "stream": STREAM}
 IMAGE_EDITS = Table(
     _PICTURE,
-    plain("prompt input_fidelity"),
+    plain("prompt"),
     _PICTURE_PRICE,
+    {"input_fidelity": beyond("high input fidelity")},
     _FORM,
     {"svg": refused("in a form its model cannot be checked")},
 )
-IMAGE_VARIATIONS = Table(plain("response_format size user"), {"n": COUNT, "model": MODEL})
+IMAGE_VARIATIONS = Table(plain("response_format user"), {"n": COUNT, "size": NAME, "model": MODEL})
 TRANSCRIPTIONS = Table(
     plain("prompt response_format temperature language languages keywords include timestamp_granularities"),
-    plain("chunking_strategy known_speaker_names known_speaker_references"),
+    plain("chunking_strategy known_speaker_names"),
+    {"known_speaker_references": Rule("plain", beyond("unparsed audio").check)},  # recordings too
     _FORM,
 )
 TRANSLATIONS = Table(plain("prompt response_format temperature language"), {"model": MODEL})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from grants.providers import Capability, Provider
@@ -16,7 +17,7 @@ from grants.providers import Capability, Provider
 from ..exceptions import BadRequest
 from .fields import Reading, Rule, Table, plain
 from .google_fields import SAFETY_AND_THINKING
-from .rules import COUNT, OTHER_MODEL, STATEFUL, WEB, each, fields, kinds, needs, refused, some
+from .rules import COUNT, OTHER_MODEL, STATEFUL, WEB, beyond, each, fields, kinds, needs, refused, some
 
 _WEB = frozenset({Capability.WEB})
 _CODE = frozenset({Capability.CODE})
@@ -31,6 +32,12 @@ class Peculiarity:
     ``always``: what all text generation there asks for. ``by_model``: what a model asks for, by a pattern found in its
     name. ``prefix``: may lead every model's name without meaning anything. ``deployments``: paths name a deployment,
     and an API version is part of the query.
+
+    ``limit``: the field in which its chat surely obeys an output limit; ``either``: it obeys the other name as surely.
+    Models that reason by OpenAI's rules take only ``max_completion_tokens``, whoever serves them.
+    ``tier``: the standard service tier, where the account may be set to another one. ``caches``: input may be written
+    into a cache, at a price of its own, without being asked to. ``unbounded``: why no output limit bounds its text
+    generation; ``unbounded_models``: the same for models, by a pattern found in their names.
     """
 
     chat: Table = field(default_factory=Table)
@@ -39,7 +46,21 @@ class Peculiarity:
     by_model: tuple[tuple[re.Pattern[str], frozenset[Capability]], ...] = ()
     prefix: str = ""
     deployments: bool = False
+    limit: str = "max_tokens"
+    either: bool = False
+    tier: str = ""
+    caches: bool = False
+    unbounded: str = ""
+    unbounded_models: tuple[tuple[re.Pattern[str], str], ...] = ()
 
+    def limit_of(self, model: str) -> str:
+        """The field in which this server surely obeys an output limit for ``model``."""
+        return "max_completion_tokens" if _REASONING.search(model) else self.limit
+
+
+# OpenAI's reasoning models: o1, o3-mini, o4-mini…, gpt-5 and later; they refuse ``max_tokens``.
+_REASONING = re.compile(r"(?:^|[/.])(?:o[1-9](?![a-z0-9])|gpt-(?:[5-9]|[1-9]\d)(?![a-z]))")
+_COMPLETION = "max_completion_tokens"
 
 # Models that search by nature, whoever serves them: OpenAI's *-search-preview, *-search-api and *-deep-research.
 _SEARCHING = (re.compile(r"search-preview|search-api|deep-research"), _WEB)
@@ -59,19 +80,33 @@ def _route(reading: Reading, where: str, value: Any) -> None:
 _SAMPLERS = plain("top_k top_a min_p typical_p repetition_penalty")
 _PRESET = refused("a preset is configured in the provider account and may name other models and tools")
 
+# Gemini's models that draw or speak without being asked to: their output costs more than text.
+_DRAWING = (re.compile(r"image|banana|imagen|veo|-tts|audio|lyria|-live"), "spoken or drawn answers")
+
 PECULIAR: dict[str, Peculiarity] = {
+    "openai": Peculiarity(limit=_COMPLETION, either=True, tier="default", caches=True),
     "azure": Peculiarity(
         Table(
             {"data_sources": needs(Capability.STATE, Capability.WEB, kind="stateful")}, plain("user_security_context")
         ),
         deployments=True,
+        limit=_COMPLETION,
+        either=True,
+        tier="default",
+        caches=True,
     ),
     "google": Peculiarity(
-        Table({"extra_body": fields(Table({"google": fields(SAFETY_AND_THINKING)}))}), prefix="models/"
+        Table({"extra_body": fields(Table({"google": fields(SAFETY_AND_THINKING)}))}),
+        prefix="models/",
+        either=True,
+        unbounded_models=(_DRAWING,),
     ),
-    "anthropic": Peculiarity(Table(plain("thinking"))),
+    "anthropic": Peculiarity(Table(plain("thinking")), either=True),
     "mistral": Peculiarity(
-        Table(plain("random_seed safe_prompt prompt_mode document_image_limit document_page_limit guardrails")),
+        Table(
+            {"guardrails": beyond("guardrails")},
+            plain("random_seed safe_prompt prompt_mode document_image_limit document_page_limit"),
+        ),
         asks_usage=False,
     ),
     "groq": Peculiarity(
@@ -86,10 +121,20 @@ PECULIAR: dict[str, Peculiarity] = {
             },
         ),
         by_model=((re.compile("compound"), _WEB | _CODE),),
+        limit=_COMPLETION,
+        either=True,
+        tier="on_demand",
     ),
     "deepseek": Peculiarity(Table(plain("thinking"))),
-    "xai": Peculiarity(Table({"search_parameters": WEB, "deferred": STATEFUL})),
-    "cohere": Peculiarity(asks_usage=False),
+    "xai": Peculiarity(
+        Table({"search_parameters": WEB, "deferred": STATEFUL}),
+        limit=_COMPLETION,
+        either=True,
+        unbounded="reasoning beyond the limit",
+    ),
+    "cohere": Peculiarity(
+        asks_usage=False, unbounded_models=((re.compile("reasoning"), "reasoning that may be beyond the limit"),)
+    ),
     "openrouter": Peculiarity(
         Table(
             _SAMPLERS,
@@ -106,6 +151,8 @@ PECULIAR: dict[str, Peculiarity] = {
             (re.compile(r":online|^perplexity/"), _WEB),
             (re.compile(r"@preset"), _STATE),
         ),
+        either=True,
+        unbounded="other providers that it may be routed to",
     ),
     "together": Peculiarity(
         Table(
@@ -132,7 +179,7 @@ PECULIAR: dict[str, Peculiarity] = {
         asks_usage=False,
         always=_WEB,
     ),
-    "cerebras": Peculiarity(Table(plain("clear_thinking disable_reasoning reasoning_format"))),
+    "cerebras": Peculiarity(Table(plain("clear_thinking disable_reasoning reasoning_format")), limit=_COMPLETION),
     "custom": Peculiarity(Table(_SAMPLERS, {"best_of": COUNT})),
 }
 _NONE = Peculiarity()
@@ -142,10 +189,16 @@ def of(provider: Provider) -> Peculiarity:
     return PECULIAR.get(provider.id, _NONE)
 
 
-def asked_by_model(peculiarity: Peculiarity, model: str) -> frozenset[Capability]:
-    """What a model asks for by its mere name."""
+@lru_cache(maxsize=2048)
+def asked_by_model(provider: str, model: str) -> tuple[frozenset[Capability], str]:
+    """What a model asks for by its mere name, and why no output limit bounds what it generates (``""``: one does)."""
+    peculiarity = PECULIAR.get(provider, _NONE)
     found: frozenset[Capability] = frozenset()
     for pattern, capabilities in (_SEARCHING, *peculiarity.by_model):
         if pattern.search(model):
             found |= capabilities
-    return found
+    why = "search" if found or peculiarity.always else peculiarity.unbounded
+    for pattern, reason in peculiarity.unbounded_models:
+        if pattern.search(model):
+            why = why or reason
+    return found, why

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
 
-from grants.providers import PROVIDERS, Provider
+from grants.providers import PROVIDERS, Capability, Provider
 
 from ..exceptions import BadRequest, EndpointNotRelayed
 from . import anthropic, forms, peculiar, strict_json
-from .base import CREDENTIAL_PARAMETERS, Form, Inbound, UpstreamCall
+from .base import CREDENTIAL_PARAMETERS, Demand, Form, Inbound, UpstreamCall
 from .fields import Reading, Table, check_fields
 from .openai_fields import CHAT
 from .routes import Place, Route
@@ -32,7 +32,12 @@ _JSON = re.compile(r'\s*application/json\s*(?:;\s*(?:charset="?utf-?8"?)?\s*)?',
 
 
 def read(
-    inbound: Inbound, place: Place, dialect: ModuleType, provider: Provider, extra_fields: tuple[str, ...] = ()
+    inbound: Inbound,
+    place: Place,
+    dialect: ModuleType,
+    provider: Provider,
+    extra_fields: tuple[str, ...] = (),
+    default_limit: int | None = None,
 ) -> UpstreamCall:
     """The call that a request at ``place`` asks for. ``dialect``: the module of its route."""
     route = place.route
@@ -40,7 +45,7 @@ def read(
     query = dialect.check_query(place, provider, _query(inbound, route))
     headers = _headers(inbound.headers, dialect, provider)
     oddity = peculiar.of(provider)
-    reading = Reading(provider, extra_fields, oddity.prefix)
+    reading = Reading(provider, extra_fields, oddity.prefix, default_limit)
     model = reading.model("model", place.model) if place.model else ""
     _read_body(reading, inbound, route)
     if route.method == "POST":
@@ -48,10 +53,7 @@ def read(
     hides_usage = dialect.complete(reading, place)
     body = strict_json.dumps(reading.body) if route.body is not None else None
     form = forms.with_model(inbound.form, reading.body.get("model")) if inbound.form is not None else None
-    for name in reading.models:
-        reading.capabilities |= peculiar.asked_by_model(oddity, name)
-    if route.capability is not None:
-        reading.capabilities.add(route.capability)
+    _ask_by_name(reading, route)
     return UpstreamCall(
         route=route.name,
         method=route.method,
@@ -68,7 +70,39 @@ def read(
         flavor=route.flavor,
         hides_usage=hides_usage,
         input_characters=_characters(reading, body, form),
+        limit_paths=reading.tally.limit_paths,
+        demand=_demand(reading, route, body, form),
     )
+
+
+def _ask_by_name(reading: Reading, route: Route) -> None:
+    """What the route and the models ask for by their names."""
+    if route.capability is not None:
+        reading.capabilities.add(route.capability)
+    for name in reading.models:
+        asked, unbounded = peculiar.asked_by_model(reading.provider.id, name)
+        reading.capabilities |= asked
+        if unbounded and route.limits:
+            reading.tally.beyond(unbounded)
+
+
+def _demand(reading: Reading, route: Route, body: bytes | None, form: Form | None) -> Demand:
+    """What the call can use. Text is counted in bytes of what goes out, less the files in it."""
+    tally = reading.tally
+    if route.capability is Capability.IMAGES:
+        tally.pictures, tally.size, tally.quality = (
+            reading.body.get("n") or 1,
+            reading.body.get("size") or "",
+            reading.body.get("quality") or "",
+        )
+    if form is not None:
+        tally.files(form, route.capability)
+        return tally.demand(sum(len(name) + len(value.encode()) for name, value in form.fields), 0)
+    if body is None:
+        return tally.demand(0, 0)
+    if tally.limited and b'"cache_control"' in body:
+        tally.cached = True
+    return tally.demand(len(body) - reading.binary, reading.characters or 0)
 
 
 def check_offered(route: Route, provider: Provider) -> None:
@@ -116,8 +150,7 @@ def _query(inbound: Inbound, route: Route) -> dict[str, str]:
 def _headers(given: Mapping[str, str], dialect: ModuleType, provider: Provider) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name in (*_HEADERS, *dialect.HEADERS):
-        value = given.get(name)
-        if value:
+        if value := given.get(name):
             if not _HEADER.fullmatch(value) or (name in _HEADER_SHAPES and not _HEADER_SHAPES[name].fullmatch(value)):
                 raise BadRequest(f"The header '{name}' is malformed.", param=name)
             headers[name] = value

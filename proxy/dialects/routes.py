@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from grants.providers import Capability
@@ -26,6 +26,7 @@ class Route:
     ``query``: parameters that pass. ``everywhere``: offered too by providers whose own dialect is another one.
     ``model``: what the relay names where the body names none; without it a model is required.
     ``asks_usage``: its streams report usage where ``stream_options.include_usage`` is set.
+    ``limits``: fields of the body that name its output limit, the usual one first; none: its output has no limit.
     """
 
     name: str
@@ -41,10 +42,11 @@ class Route:
     everywhere: bool = False
     model: str = ""
     asks_usage: bool = False
+    limits: tuple[str, ...] = ()
+    dialect: str = field(init=False)
 
-    @property
-    def dialect(self) -> str:
-        return self.name.partition(".")[0]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dialect", self.name.partition(".")[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,31 @@ _DATE = re.compile(r"_20\d{6}$")
 
 
 def needs(*capabilities: Capability, kind: Kind = "hosted") -> Rule:
-    """The field asks for these. ``false`` and ``[]`` ask for nothing (but ``{}`` does: it switches a tool on)."""
+    """The field asks for these. ``false`` and ``[]`` ask for nothing (but ``{}`` does: it switches a tool on).
+
+    State is input that the body does not show; everything else costs what the provider's own tools cost.
+    """
+    outward = set(capabilities) != {Capability.STATE}
 
     def check(reading: Reading, where: str, value: Any) -> None:
         if value is not False and value != []:
             reading.capabilities.update(capabilities)
+            if Capability.STATE in capabilities:
+                reading.tally.hidden = True
+            if outward:
+                reading.tally.beyond("hosted tools")
 
     return Rule(kind, check)
+
+
+def beyond(why: str) -> Rule:
+    """The field makes the call cost more than its output limit tells. ``false`` and ``[]`` do not."""
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        if value is not False and value != []:
+            reading.tally.beyond(why)
+
+    return Rule("priced", check)
 
 
 STATEFUL = needs(Capability.STATE, kind="stateful")
@@ -38,6 +56,7 @@ def refused(why: str) -> Rule:
     def check(reading: Reading, where: str, value: Any) -> None:
         if where not in reading.extra:
             raise BadRequest(f"The field '{where}' is not relayed: {why}.", code="field_not_relayed", param=where)
+        reading.tally.beyond(f"the field '{where}', which the owner lets through")
 
     return Rule("refused", check)
 
@@ -48,6 +67,7 @@ def _model(reading: Reading, where: str, value: Any) -> None:
 
 def _other_model(reading: Reading, where: str, value: Any) -> None:
     reading.model(where, value)
+    reading.tally.beyond("another model may run")
 
 
 def _limit(reading: Reading, where: str, value: Any) -> None:
@@ -84,9 +104,22 @@ def _object(reading: Reading, where: str, value: Any) -> None:
 
 
 def _binary(reading: Reading, where: str, value: Any) -> None:
-    """Base64, a URL or a data URL: no text that a model is billed for by the character."""
+    """A file in base64 or a data URL: no text that a model is billed for by the character."""
     if type(value) is str:
         reading.binary += len(value)
+    reading.tally.hidden = True
+
+
+def _recording(reading: Reading, where: str, value: Any) -> None:
+    """A recording in base64."""
+    if type(value) is not str:
+        raise BadRequest(f"'{where}' must be a string.", param=where)
+    reading.binary += len(value)
+    reading.tally.recording(value)
+
+
+def _hidden(reading: Reading, where: str, value: Any) -> None:
+    reading.tally.hidden = True
 
 
 _MODALITIES: dict[str, tuple[Capability, ...]] = {
@@ -102,7 +135,24 @@ def _modalities(reading: Reading, where: str, value: Any) -> None:
         asked = _MODALITIES.get(item.lower()) if type(item) is str else None
         if asked is None:
             raise BadRequest(f"'{where}' may name text, audio and image.", param=where)
-        reading.capabilities.update(asked)
+        if asked:
+            reading.capabilities.update(asked)
+            reading.tally.beyond("spoken or drawn answers")
+
+
+def inline(data: str, *declared: str) -> Rule:
+    """An object with a file in its field ``data``, in base64; its media type stands in one of ``declared``."""
+
+    def check(reading: Reading, where: str, value: Any) -> None:
+        found = value.get(data)
+        kind = next((value[name] for name in declared if value.get(name) is not None), "")
+        if type(found) is str and type(kind) is str:
+            reading.binary += len(found)
+            reading.tally.inline(found, kind.lower())
+        else:
+            reading.tally.hidden = True
+
+    return Rule("checked", check)
 
 
 MODEL = Rule("checked", _model)
@@ -114,7 +164,10 @@ TIER = Rule("priced", _name)  # the account's own setting where it is "auto" or 
 STREAM = Rule("checked", _stream)
 STORED = Rule("stateful", _switch)
 OBJECT = Rule("checked", _object)
-BINARY = Rule("checked", _binary)
+BINARY = Rule("checked", _binary)  # a document
+RECORDING = Rule("checked", _recording)
+HIDDEN = Rule("checked", _hidden)  # leads to what the body does not show
+NAME = Rule("priced", _name)
 
 
 # Fields of fields
@@ -190,6 +243,7 @@ def kinds(
         if type(kind) is str:
             rule = table.get(_DATE.sub("", kind) if versioned else kind)
         if rule is None and openly and reading.provider.open_fields:
+            reading.tally.hidden = True
             return
         if rule is None:
             shown = ascii(kind)[:80]

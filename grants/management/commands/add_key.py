@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import getpass
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError, CommandParser
 
+from grants import pricelist
 from grants.management.base import BY_COMMAND, DataCommand
 from grants.models import ProviderKey
 from grants.providers import PROVIDERS
@@ -31,13 +33,40 @@ class Command(DataCommand):
         )
         parser.add_argument("--label", required=True, help="What the owner calls this key.")
         parser.add_argument("--base-url", default="", help="Where the provider is, if not at its usual place.")
+        parser.add_argument(
+            "--price",
+            type=_price,
+            action="append",
+            default=[],
+            dest="prices",
+            metavar="ROW",
+            help="A price of your own, before those that AIPassport knows: 'gpt-4o*:input=2.50,output=10' (dollars per "
+            "million tokens; also cached, image, character per million, second, request) or 'local-*:free'. "
+            "Repeat it for more; the first that matches a model counts.",
+        )
+        parser.add_argument("--margin", type=int, default=0, metavar="PERCENT", help="On top of every price.")
 
-    def run(self, *, owner: str, provider: str, label: str, base_url: str, **_: Any) -> Mapping[str, Any]:
+    def run(self, *, owner: str, provider: str, label: str, base_url: str, **options: Any) -> Mapping[str, Any]:
         user = get_user_model().objects.filter(username=owner).first()
         if user is None:
             raise CommandError(f"No user is called {owner!r}.")
         secret = getpass.getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.read()
         key = ProviderKey.add(
-            owner=user, provider=provider, label=label, base_url=base_url, secret=secret, by=BY_COMMAND
+            owner=user,
+            provider=provider,
+            label=label,
+            base_url=base_url,
+            secret=secret,
+            prices=options["prices"],
+            margin=options["margin"],
+            by=BY_COMMAND,
         )
         return {"id": key.pk}
+
+
+def _price(text: str) -> dict[str, Any]:
+    """One row of :mod:`grants.pricelist` (an argparse type)."""
+    try:
+        return pricelist.row(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error

@@ -9,7 +9,9 @@ from django.db.models import Model
 
 from grants import crypto
 from grants.management.base import BY_COMMAND, DataCommand
-from grants.models import AuditEvent, ProviderKey, SigningKey
+from grants.models import AuditEvent, Preferences, ProviderKey, SigningKey
+
+_SECRETS = ((ProviderKey, "secret"), (SigningKey, "private_key"), (Preferences, "webhook_secret"))
 
 
 class Command(DataCommand):
@@ -20,8 +22,9 @@ class Command(DataCommand):
 
     def run(self, **_: Any) -> Mapping[str, Any]:
         rotated = 0
-        for model, column in ((ProviderKey, "secret"), (SigningKey, "private_key")):
-            for pk in list(model._default_manager.values_list("pk", flat=True)):
+        for model, column in _SECRETS:
+            rows = model._default_manager.exclude(**{column: ""})
+            for pk in list(rows.values_list("pk", flat=True)):
                 rotated += _rotate(model, column, pk)
         AuditEvent.record(AuditEvent.Action.ENCRYPTION_ROTATED, BY_COMMAND, rotated=rotated)
         return {"rotated": rotated}
@@ -32,7 +35,7 @@ def _rotate(model: type[Model], column: str, pk: Any) -> bool:
     with transaction.atomic():
         row: Any = model._default_manager.select_for_update().get(pk=pk)
         value = getattr(row, column)
-        if crypto.under_primary_key(value):
+        if not value or crypto.under_primary_key(value):
             return False
         try:
             plain = crypto.decrypt(value, context=row.context)

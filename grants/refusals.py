@@ -1,0 +1,123 @@
+"""Why an admission was refused, in words that tell the app what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+from .clock import moment
+from .limits import TOKEN_BURST, Limit, Standing, report
+from .money import exactly
+from .policy import Denied, Policy
+
+_RESERVED_RETRY = 2  # seconds: calls that are on their way end at any time
+
+
+class Stale(Exception):
+    """The grant changed between reading it and the admission: read it again."""
+
+
+class Full(Denied):
+    """A limit of the grant is reached. ``final``: trying again does not help; else ``retry_after`` is in seconds.
+
+    ``limit``: the one, as it stands.
+    """
+
+    def __init__(self, code: str, message: str, *, limit: Limit | None = None, retry_after: int | None = None) -> None:
+        super().__init__(code, message)
+        self.limit = limit
+        self.final = retry_after is None
+        self.retry_after = retry_after
+
+
+def reason(policy: Policy, standing: Standing, *, least: int, tokens: int) -> Exception:
+    """What stands in a call's way: a final reason before one that passes, of those the one that lasts longest.
+
+    :class:`Stale` where nothing does. ``least``: nano-dollars that the call needs; ``tokens``: what it can use.
+    """
+    limits = {limit.name: limit for limit in report(policy.limits, standing, policy.time_zone)}
+    found = [*_counts(limits), *_money(limits, least), *_rates(policy, standing, limits, tokens)]
+    found.sort(key=lambda full: (not full.final, -(full.retry_after or 0)))
+    return found[0] if found else Stale()
+
+
+def call_too_dear(least: int, cap: int) -> Full:
+    """Refused by the limit per call, which nothing can make room in."""
+    limit = Limit("cost-per-call", "nano-dollars", cap, 0)
+    return Full(
+        "call_cost_limit_reached",
+        f"This call could cost {exactly(least)}; this grant allows {exactly(cap)} a call. Send less, or ask for less.",
+        limit=limit,
+    )
+
+
+def call_too_large(tokens: int, allowed: int) -> Full:
+    """Refused by the token rate, which could never let so many through at once."""
+    limit = Limit("tokens-per-minute", "tokens", allowed, 0, window=60)
+    return Full(
+        "token_rate_reached",
+        f"This call could use {tokens} tokens; this grant allows {allowed} a minute. Send less, or ask for less.",
+        limit=limit,
+    )
+
+
+def closed() -> Full:
+    return Full("grant_closed", "A call on this grant cost more than its bound. Its owner has to reopen the grant.")
+
+
+def _counts(limits: dict[str, Limit]) -> Iterator[Full]:
+    requests, calls = limits.get("requests"), limits.get("concurrency")
+    if requests and not requests.remaining:
+        message = f"This grant's {requests.allowed} requests are used up. Its owner can raise the limit."
+        yield Full("request_limit_reached", message, limit=requests)
+    if calls and not calls.remaining:
+        message = f"This grant allows {calls.allowed} calls at a time; wait for one to end."
+        yield Full("concurrency_limit_reached", message, limit=calls, retry_after=1)
+
+
+_PERIODS = {
+    "cost": ("", "cost"),
+    "cost-per-day": (" a day", "daily_cost"),
+    "cost-per-month": (" a month", "monthly_cost"),
+}
+
+
+def _money(limits: dict[str, Limit], least: int) -> Iterator[Full]:
+    for name, (period, code) in _PERIODS.items():
+        limit = limits.get(name)
+        if limit is None or limit.allowed - limit.used - limit.reserved >= least:
+            continue
+        spent = limit.allowed - limit.used < least
+        message = (
+            f"This grant allows {exactly(limit.allowed)}{period}: {exactly(limit.used)} are spent, "
+            f"{exactly(limit.reserved)} reserved for calls on their way, and this call could cost {exactly(least)}. "
+        )
+        if not spent:
+            message += "Wait for one of them to end."
+        elif limit.resets_at:
+            message += f"It resets at {_at(limit.resets_at)}."
+        else:
+            message += "Its owner can raise the limit."
+        yield Full(f"{code}_limit_reached", message, limit=limit, retry_after=None if spent else _RESERVED_RETRY)
+
+
+def _rates(policy: Policy, standing: Standing, limits: dict[str, Limit], tokens: int) -> Iterator[Full]:
+    terms, now = policy.limits, standing.now
+    requests = (standing.requests_clock, terms.request_advance, terms.request_tolerance)
+    for unit, (clock, advance, tolerance) in (
+        ("request", requests),
+        ("token", (standing.tokens_clock, terms.token_advance(tokens), TOKEN_BURST)),
+    ):
+        wait = max(clock, now) + advance - tolerance - now
+        if not advance or wait <= 0:
+            continue
+        if advance > tolerance:
+            yield call_too_large(tokens, limits["tokens-per-minute"].allowed)
+            continue
+        limit, seconds = limits[f"{unit}s-per-minute"], -(-wait // 1_000_000)
+        message = f"This grant allows {limit.allowed} {unit}s a minute; try again in {seconds} s."
+        yield Full(f"{unit}_rate_reached", message, limit=limit, retry_after=seconds)
+
+
+def _at(microseconds: int) -> str:
+    return moment(microseconds).astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,129 @@
+"""What a call can use: gathered while its body is checked, given out as a :class:`Demand`.
+
+Whatever is not certain makes the demand larger, never smaller: what claims to be a picture and does not begin like one
+counts as a document, and a recording whose length is unsure leaves the call without a bound.
+"""
+
+from __future__ import annotations
+
+from grants.providers import Capability
+
+from . import audio
+from .base import Demand, Form
+
+_HEAD = 64  # characters of base64 that a signature is looked for in
+_LONGEST_TYPE = 200  # characters before the data of a data URL
+
+
+class Tally:
+    """What the fields of one body have been seen to ask for."""
+
+    __slots__ = (
+        "audio",
+        "cached",
+        "candidates",
+        "default_limit",
+        "hidden",
+        "images",
+        "least",
+        "limit",
+        "limit_paths",
+        "limited",
+        "pictures",
+        "quality",
+        "size",
+        "tier",
+        "unbounded",
+    )
+
+    def __init__(self, default_limit: int | None = None) -> None:
+        self.default_limit = default_limit  # None: the grant limits neither money nor tokens
+        self.limited = default_limit is not None
+        self.limit: int | None = None
+        self.limit_paths: tuple[tuple[str, ...], ...] = ()  # where in the body it stands
+        self.least = 1
+        self.candidates = 1
+        self.images = 0
+        self.audio: tuple[int, ...] = ()
+        self.hidden = False
+        self.pictures = 0
+        self.size = self.quality = self.tier = self.unbounded = ""
+        self.cached = False
+
+    def beyond(self, why: str) -> None:
+        """The output limit does not bound this call; the first reason is the one that is told."""
+        self.unbounded = self.unbounded or why
+
+    def tiers(self, *named: str) -> None:
+        """Service tiers beyond the standard one. Two at once are a name that no price list has."""
+        self.tier = "+".join(name.lower()[:40] for name in named)
+
+    def inline(self, value: str, declared: str) -> None:
+        """Base64, or a data URL; ``declared``: its media type (a data URL has its own)."""
+        start = 0
+        if value[:5].lower() == "data:":
+            start = value.find(",", 0, _LONGEST_TYPE) + 1
+            encoded = value[5:start].lower()
+            declared = encoded if encoded.endswith(";base64,") else ""
+        head = _decoded(value[start : start + _HEAD])
+        if declared.startswith("audio/"):
+            self.recording(value, start)
+        elif declared.startswith("image/") and is_picture(head):
+            self.images += 1
+        else:
+            self.hidden = True
+
+    def recording(self, value: str, start: int = 0) -> None:
+        """A recording in base64, which is decoded only where its length is needed."""
+        self.seconds(audio.of_base64(value, start) if self.limited else None)
+
+    def seconds(self, length: int | None) -> None:
+        if length is None:
+            self.beyond("unparsed audio")
+        else:
+            self.audio = (*self.audio, length)
+
+    def files(self, form: Form, capability: Capability | None) -> None:
+        """The files of a form: recordings, or pictures to work on."""
+        if capability is not Capability.AUDIO:
+            self.images += len(form.files)
+            return
+        if not form.files:
+            self.beyond("no recording in the form")
+        for part in form.files:
+            self.seconds(audio.of_file(part.file, part.size) if self.limited else None)
+
+    def demand(self, text: int, characters: int) -> Demand:
+        return Demand(
+            text,
+            characters,
+            self.images,
+            self.audio,
+            self.hidden,
+            self.pictures,
+            self.size,
+            self.quality,
+            self.limit,
+            self.candidates,
+            self.tier,
+            self.unbounded,
+            self.cached,
+            self.least if self.limit is None else min(self.least, self.limit),
+        )
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file begins like a still picture: PNG, JPEG, GIF, WebP, HEIC or AVIF."""
+    return (
+        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a"))
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        or head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
+    )
+
+
+def _decoded(head: str) -> bytes:
+    """The first bytes of what begins with these characters of base64."""
+    try:
+        return audio.from_base64(head[: len(head) // 4 * 4])
+    except ValueError:
+        return b""

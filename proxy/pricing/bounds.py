@@ -1,0 +1,194 @@
+"""The most that a call can cost: what a limit in money reserves before the call goes out.
+
+The promise: on a route that has a bound, :func:`proxy.pricing.metering.meter` never charges more than it, whatever an honest
+provider reports. So every number here is a maximum: text counts a token a byte, pictures and sound by
+:mod:`proxy.pricing.inputs`, what the body does not show as the model's whole context window; and each at the dearest rate
+that the request can reach (:mod:`proxy.pricing.ceilings`). What has no price, or no bound, is refused in words that say which,
+and what the owner can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from grants.prices import UNITS
+from grants.providers import Provider
+
+from ..dialects.base import UpstreamCall
+from ..exceptions import NotGranted
+from .ceilings import Ceiling, ceiling
+from .counting import LEAST_SECONDS
+from .inputs import Inputs, inputs, seconds, writes
+from .tariffs import is_free, own_tariff
+
+FLOOR = 64  # tokens: an output limit is never lowered below this; what is cut shorter is of no use to anybody
+
+_ZERO = Decimal(0)
+# The most tokens of one drawn picture: 6,240 for the largest in high quality ($0.25 at $40 a million), and 100 for each
+# of three partial ones (?). Newer models draw any size: they have no entry.
+_DRAWN = {"gpt-image-1": 6540, "gpt-image-1-mini": 6540}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most a call can use: ``fixed`` + limit × ``per_token``, both in nano-dollars (1e-9 USD).
+
+    ``per_token`` is for all candidates together. ``limit``: what may be made for each candidate, ``None`` where the
+    route has no such limit.
+    """
+
+    fixed: Decimal
+    per_token: Decimal
+    input_tokens: int
+    limit: int | None
+    candidates: int
+
+    def cost(self, limit: int | None) -> int:
+        """Nano-dollars, rounded up."""
+        return int((self.fixed + (limit or 0) * self.per_token).to_integral_value(ROUND_CEILING))
+
+    def affordable(self, money: int) -> int:
+        """The largest limit up to the bound's own whose cost fits in ``money``; below 0 where none does."""
+        most = self.limit or 0
+        if not self.per_token:
+            return most if self.fixed <= money else -1
+        return min(most, int(((money - self.fixed) / self.per_token).to_integral_value(ROUND_FLOOR)))
+
+    def tokens(self, limit: int | None) -> int:
+        return self.input_tokens + (limit or 0) * self.candidates
+
+
+def bound(provider: Provider, call: UpstreamCall, prices: str, margin: int, *, max_cost_per_call: int | None) -> Bound:
+    """What ``call`` can cost at most.
+
+    ``prices``: the key's own rows (JSON), before the bundled table. ``margin``: percent on top of every price.
+    ``max_cost_per_call``: nano-dollars; the bound of calls that nothing else bounds.
+
+    Raises:
+        NotGranted: ``price_unknown``: no price of a unit that it needs; ``cost_unbounded``: nothing bounds it.
+    """
+    used = inputs(provider, call)
+    found = own_tariff(prices, call.model, provider)
+    if is_free(provider, call.flavor, found[0] if found else None):
+        return _of(call, _ZERO, _ZERO, used)
+    demand = call.demand
+    rates = ceiling(provider, call.model, demand.tier, prices, cached=demand.cached)
+    if rates is None:
+        tier = f" in the tier '{demand.tier}'" if demand.tier else ""
+        raise _price_unknown(provider, call, f"calls of {_shown(call)}{tier}")
+    if used.widened and not rates.longer:
+        raise _price_unknown(provider, call, f"a longer context of {_shown(call)}")
+    fixed, per_token, why = _COSTS[_kind(call)](provider, call, rates, used)
+    if why:
+        if max_cost_per_call is None:
+            raise _unbounded(why)
+        return _of(call, Decimal(max_cost_per_call), _ZERO, used)
+    factor = (100 + Decimal(margin)) / 100
+    fixed += rates.at(used.whole).get("request", _ZERO)
+    return _of(call, fixed * factor, per_token * factor, used)
+
+
+def tokens_bound(provider: Provider, call: UpstreamCall) -> Bound:
+    """Without money: the tokens that ``call`` can use at most, as far as it can be told."""
+    return _of(call, _ZERO, _ZERO, inputs(provider, call))
+
+
+def _of(call: UpstreamCall, fixed: Decimal, per_token: Decimal, used: Inputs) -> Bound:
+    return Bound(fixed, per_token, used.whole, call.demand.limit, call.demand.candidates)
+
+
+_Cost = tuple[Decimal, Decimal, str]  # fixed, for a token of the output limit, why nothing bounds it
+
+
+def _kind(call: UpstreamCall) -> str:
+    return call.flavor if call.flavor in _COSTS else "text"
+
+
+def _text(provider: Provider, call: UpstreamCall, rates: Ceiling, used: Inputs) -> _Cost:
+    """Chat and whatever else reads tokens and may write some."""
+    demand, at = call.demand, rates.at(used.whole)
+    _need(provider, call, rates, "input_tokens", "input")
+    if writes(call):
+        _need(provider, call, rates, "output_tokens", "output")
+    why = demand.unbounded or _read(used)
+    if writes(call) and demand.limit is None:
+        why = why or "it has no output limit"
+    if not why and rates.audio and demand.audio and call.flavor == "chat":
+        _need(provider, call, rates, "input_audio_tokens", "second", "a token of sound")
+    per_token = at["output"] * demand.candidates if writes(call) else _ZERO
+    return _in(used, at), per_token, why
+
+
+def _read(used: Inputs) -> str:
+    """Why nothing bounds the input."""
+    if used.unknown and used.window is None:
+        return f"{used.unknown}, in a model whose context window is not known"
+    return ""
+
+
+def _in(used: Inputs, at: Mapping[str, Decimal]) -> Decimal:
+    """The input's cost: each part at its own dearest rate, or a whole window at the dearest of all."""
+    parts = used.text * at["text"] + used.images * at["image"] + used.audio * at["audio"]
+    if used.unknown:
+        return used.whole * at["hidden"]
+    kinds = [at["text"], *([at["image"]] if used.images else []), *([at["audio"]] if used.audio else [])]
+    return min(parts, used.whole * max(kinds))
+
+
+def _speech(provider: Provider, call: UpstreamCall, rates: Ceiling, used: Inputs) -> _Cost:
+    if "input_characters" not in rates.rated and "output_tokens" in rates.rated:
+        return _ZERO, _ZERO, "the length of what is spoken"
+    _need(provider, call, rates, "input_characters", "character")
+    return call.demand.characters * rates.at(0)["character"], _ZERO, call.demand.unbounded
+
+
+def _transcription(provider: Provider, call: UpstreamCall, rates: Ceiling, used: Inputs) -> _Cost:
+    if "input_audio_seconds" not in rates.rated and "output_tokens" in rates.rated:
+        return _ZERO, _ZERO, "the length of what is written down"
+    _need(provider, call, rates, "input_audio_seconds", "second")
+    least = LEAST_SECONDS.get(provider.id, 0)
+    return seconds(call.demand, least) * rates.at(0)["second"], _ZERO, call.demand.unbounded
+
+
+def _images(provider: Provider, call: UpstreamCall, rates: Ceiling, used: Inputs) -> _Cost:
+    at, demand = rates.at(used.whole), call.demand
+    read = _in(used, at) if "text" in at else _ZERO
+    why = demand.unbounded or (_read(used) if "text" in at else "")
+    if "pictures" in rates.rated:
+        return demand.pictures * at["picture"] + read, _ZERO, why
+    if (drawn := _DRAWN.get(call.model)) is None or provider.id not in ("openai", "azure"):
+        raise _price_unknown(provider, call, f"{UNITS['image'][1]} of {_shown(call)}")
+    return demand.pictures * drawn * at["drawn"] + read, _ZERO, why
+
+
+_COSTS = {"text": _text, "speech": _speech, "transcription": _transcription, "images": _images}
+
+
+def _need(provider: Provider, call: UpstreamCall, rates: Ceiling, key: str, unit: str, what: str = "") -> None:
+    if key not in rates.rated:
+        raise _price_unknown(provider, call, f"{what or UNITS[unit][1]} of {_shown(call)}")
+
+
+def _shown(call: UpstreamCall) -> str:
+    return f"'{call.model[:100]}'"
+
+
+def _price_unknown(provider: Provider, call: UpstreamCall, what: str) -> NotGranted:
+    return NotGranted(
+        f"This grant limits money, and there is no price for {what} at {provider.label}. "
+        "Its owner can set one on the provider key.",
+        code="price_unknown",
+        param="model",
+        final=True,
+    )
+
+
+def _unbounded(why: str) -> NotGranted:
+    return NotGranted(
+        f"This grant limits money, and nothing bounds what this call can cost ({why}). "
+        "Its owner can allow such calls with a limit of money per call, which is their bound then.",
+        code="cost_unbounded",
+        final=True,
+    )

@@ -1,0 +1,157 @@
+"""What an answer says that it used, as counts by unit. Pure.
+
+Which field of an answer counts what stands in the tables of genai-prices. Transcriptions, which it has no extractor
+for, and calls of hosted tools are read here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from genai_prices import types as library
+from genai_prices.data import providers as _TABLE
+
+from .tariffs import Context, Counts
+
+# Which extractor of genai-prices reads an answer of a flavor: its provider id, its api_flavor.
+# Whoever is not in _OWN_SHAPES answers in the shape of the format's inventor (and Together has no extractor there).
+_SHAPES: dict[str, tuple[str, str]] = {
+    "chat": ("openai", "chat"),
+    "responses": ("openai", "responses"),
+    "embeddings": ("openai", "embeddings"),
+    "moderations": ("openai", "embeddings"),
+    "images": ("openai", "images"),
+    "speech": ("openai", "responses"),
+    "anthropic": ("anthropic", "default"),
+    "google": ("google", "default"),
+}
+_OWN_SHAPES: dict[tuple[str, str], tuple[str, str]] = {
+    ("anthropic", "chat"): ("anthropic", "chat"),
+    ("google", "chat"): ("google", "chat"),
+    ("azure", "chat"): ("azure", "chat"),
+    ("azure", "responses"): ("azure", "responses"),
+    ("azure", "embeddings"): ("azure", "embeddings"),
+    ("mistral", "chat"): ("mistral", "default"),
+    ("groq", "chat"): ("groq", "default"),
+    ("deepseek", "chat"): ("deepseek", "chat"),
+    ("xai", "chat"): ("x-ai", "chat"),  # reasoning tokens come on top of completion tokens
+    ("xai", "responses"): ("x-ai", "responses"),
+    ("openrouter", "chat"): ("openrouter", "chat"),
+    ("openrouter", "responses"): ("openrouter", "default"),
+    ("fireworks", "chat"): ("fireworks", "chat"),
+    ("perplexity", "chat"): ("perplexity", "default"),
+    ("perplexity", "responses"): ("perplexity", "responses"),
+    ("cerebras", "chat"): ("cerebras", "chat"),
+}
+
+LEAST_SECONDS = {"groq": 10}  # of audio, billed for every transcription
+_MOST = 10**9  # tokens; a report beyond this is garbage
+_EXTRACTORS = {(provider.id, row.api_flavor): row for provider in _TABLE for row in provider.extractors or ()}
+
+# Calls of hosted tools that the answer shows, and the unit that they are billed in; the others have no price here.
+_TOOLS = {"web_search_call": "web_searches", "google_search": "web_searches", "file_search_call": "storage_searches"}
+# What Anthropic counts: web searches, which have a price, and what is not billed by the call (?).
+_FREE_TOOLS = frozenset({"web_search_requests", "web_fetch_requests", "tool_search_requests"})
+
+
+def shape(provider_id: str, flavor: str) -> tuple[str, str] | None:
+    """(provider id, api_flavor) in genai-prices of the extractor that reads our provider's answers of this flavor."""
+    return _OWN_SHAPES.get((provider_id, flavor)) or _SHAPES.get(flavor)
+
+
+def reported(provider_id: str, flavor: str, result: Mapping[str, Any]) -> Counts | None:
+    """What the provider reported; ``None`` where that is nothing, or cannot be true.
+
+    ``result``: an observer's (see :mod:`proxy.dialects.reports`), or one of its parts.
+    """
+    if flavor == "transcription":
+        return _transcribed(provider_id, result)
+    if (key := shape(provider_id, flavor)) is None:
+        return None
+    extractor = _EXTRACTORS[key]
+    root = _walk(result, extractor.root)
+    counts: Counts = {}
+    for mapping in extractor.mappings:
+        value = _walk(root, mapping.path)
+        if value is None and not mapping.required:
+            continue
+        number = natural(value)
+        if number is None:
+            return None
+        counts[mapping.dest] = counts.get(mapping.dest, 0) + number
+    return counts if "input_tokens" in counts or "output_tokens" in counts else None
+
+
+def _walk(value: Any, path: Any) -> Any:
+    """What ``path`` of an extractor leads to, ``None`` where nothing is there."""
+    for step in (path,) if isinstance(path, str) else path:
+        if isinstance(step, str):
+            value = value.get(step) if isinstance(value, dict) else None
+        else:
+            value = _match(value, step)
+        if value is None:
+            return None
+    return value
+
+
+def _match(value: Any, step: library.ArrayMatch) -> Any:
+    """The item of a list that an extractor means (Gemini counts by modality)."""
+    for item in value if isinstance(value, list) else ():
+        kind = item.get(step.field) if isinstance(item, dict) else None
+        if isinstance(kind, str) and step.match.is_match(kind):
+            return item
+    return None
+
+
+def natural(value: Any) -> int | None:
+    """A believable count, else ``None``."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MOST else None
+
+
+def _transcribed(provider_id: str, result: Mapping[str, Any]) -> Counts | None:
+    """Transcriptions are billed in tokens or in seconds; genai-prices has no extractor for either."""
+    usage = result.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    if usage.get("type") != "duration" and "input_tokens" in usage:
+        audio = _walk(usage, ("input_token_details", "audio_tokens"))
+        audio = usage["input_tokens"] if audio is None else audio
+        found = (usage["input_tokens"], usage.get("output_tokens", 0), audio)
+        counts = [number for number in map(natural, found) if number is not None]
+        keys = ("input_tokens", "output_tokens", "input_audio_tokens")
+        return dict(zip(keys, counts, strict=True)) if len(counts) == len(keys) else None
+    seconds: Any = usage.get("seconds", result.get("duration"))
+    if type(seconds) not in (int, float) or not 0 < seconds <= _MOST:
+        return None
+    whole = max(math.ceil(seconds), LEAST_SECONDS.get(provider_id, 0))
+    return {"audio_seconds": whole, "input_audio_seconds": whole}
+
+
+def tools(result: Mapping[str, Any]) -> Counts | None:
+    """Calls of hosted tools that are billed beside tokens; ``None`` where there is one without a known unit."""
+    counts: Counts = {}
+    found = result.get("tools")
+    for kind, value in found.items() if isinstance(found, dict) else ():
+        unit, number = _TOOLS.get(kind), natural(value)
+        if number and unit is None:
+            return None
+        if unit:
+            counts[unit] = counts.get(unit, 0) + (number or 0)
+    usage = result.get("usage")
+    served = usage.get("server_tool_use") if isinstance(usage, dict) else None
+    for kind, value in served.items() if isinstance(served, dict) else ():
+        if kind not in _FREE_TOOLS and value:
+            return None
+    return counts
+
+
+def context(result: Mapping[str, Any]) -> Context:
+    """What in the answer changes the price: service tier, Anthropic's speed and the place of its inference."""
+    usage = result.get("usage") or result.get("usageMetadata")
+    usage = usage if isinstance(usage, Mapping) else {}
+    tier = result.get("service_tier") or usage.get("service_tier") or usage.get("serviceTier")
+    pairs = (("service_tier", tier), ("speed", usage.get("speed")), ("inference_geo", usage.get("inference_geo")))
+    return tuple((name, value.lower()[:32]) for name, value in pairs if isinstance(value, str) and value)

@@ -1,0 +1,249 @@
+"""Usage to money: what an answer reported, or what flowed of it, at the prices of :mod:`proxy.pricing.tariffs`. Pure.
+
+Costs are integer nano-dollars (1e-9 USD), **rounded up**: a call is never charged less than the price list says, and at
+most one nano-dollar more. A cost is ``None`` where no price is known for something that the call used.
+
+What was not reported is estimated, upwards, and never above the bound of the call (:mod:`proxy.pricing.bounds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from typing import Any
+
+from grants.prices import PriceRow
+from grants.providers import Provider
+
+from ..dialects.base import UpstreamCall, Usage
+from .counting import LEAST_SECONDS, context, reported, tools
+from .inputs import inputs, seconds, thinks_unseen, writes
+from .tariffs import PICTURES, Counts, Tariff, is_free, listed, own_tariff
+
+_READ = frozenset(
+    {"chat", "responses", "anthropic", "google", "embeddings", "moderations"}
+)  # can be estimated from text
+
+_BYTES_PER_TOKEN = 3  # an estimate is meant to be high: English has about 4.5, a Chinese character is 3 and one token
+_OVERHEAD = 16  # tokens of an estimated request beside its text: roles, separators
+_IMPLAUSIBLE = 16  # characters per reported token: more text than this means that the report came before the text
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A call and what its price depends on."""
+
+    provider: Provider
+    call: UpstreamCall
+    prices: str
+    margin: int
+    limit: int | None  # for each candidate
+    strict: bool
+
+    @property
+    def most(self) -> int | None:
+        """The most output tokens."""
+        return None if self.limit is None else self.limit * self.call.demand.candidates
+
+    def tokens(self, size: int) -> int:
+        """What so many bytes of text are estimated as."""
+        return -(-max(size, 0) // (1 if self.strict else _BYTES_PER_TOKEN))
+
+    @property
+    def own(self) -> tuple[PriceRow, Tariff] | None:
+        return own_tariff(self.prices, self.call.model, self.provider)
+
+    @property
+    def free(self) -> bool:
+        found = self.own
+        return is_free(self.provider, self.call.flavor, found[0] if found else None)
+
+    def charged(self, total: Decimal) -> int:
+        """Nano-dollars with the margin on top, rounded up."""
+        return int((total * (100 + self.margin) / 100).to_integral_value(ROUND_CEILING))
+
+
+def meter(
+    provider: Provider,
+    call: UpstreamCall,
+    result: dict[str, Any] | None,
+    *,
+    output_characters: int,
+    prices: str = "",
+    margin: int = 0,
+    limit: int | None = None,
+    strict: bool = False,
+) -> Usage:
+    """What a call used and cost.
+
+    ``result``: the observer's final report (see :mod:`proxy.dialects.reports`), ``None`` where there was none.
+    ``output_characters``: bytes of text that flowed. They stand in for what was not reported, or reported wrongly: the
+    usage is then estimated. Images and spoken tokens cannot be estimated and cost ``None``, nor can calls whose output
+    limit does not bound them.
+    ``prices``: the key's own rows (JSON), before the bundled table. ``margin``: percent on top of every price.
+    ``limit``: the output limit that the call went out with, where that is lower than the one it asked for.
+    ``strict``: money is limited: text that nobody counted is a token a byte, as in the bound. An app can write, and
+    make a model write, what really is, and leave before the report.
+
+    Never raises, whatever ``result`` holds.
+    """
+    if call.flavor == "none":
+        return Usage(cost=0)
+    asked = _Asked(provider, call, prices, margin, call.demand.limit if limit is None else limit, strict)
+    result = result if isinstance(result, dict) else {}
+    parts = [_part(asked, part) for part in _parts(result)]
+    counted = [part for part in parts if part is not None]
+    if len(counted) < len(parts) or not counted:
+        return _estimate(asked, result, output_characters, {})
+    unfinished = _unfinished(asked, result, counted, output_characters)
+    if unfinished:
+        flowed = _flowed(asked, output_characters, thought=_output(counted) <= 1 or call.flavor == "anthropic")
+        counted[-1]["output_tokens"] = counted[-1].get("output_tokens", 0) + max(flowed - _output(counted), 0)
+    try:
+        cost = _cost(asked, result, counted)
+    except ValueError:
+        return _estimate(asked, result, output_characters, _sum(counted))
+    total = _sum(counted)
+    cached = min(total.get("cache_read_tokens", 0), total.get("input_tokens", 0))
+    return Usage(total.get("input_tokens", 0), total.get("output_tokens", 0), cached, cost, estimated=unfinished)
+
+
+def _parts(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The steps of an answer that are priced each by itself; one for most."""
+    parts = result.get("parts")
+    if not isinstance(parts, list) or not parts:
+        return [result]
+    return [{**result, **part} if isinstance(part, dict) else {} for part in parts]
+
+
+def _part(asked: _Asked, part: Mapping[str, Any]) -> Counts | None:
+    return reported(asked.provider.id, asked.call.flavor, part)
+
+
+def _sum(parts: list[Counts]) -> Counts:
+    return {key: sum(part.get(key, 0) for part in parts) for key in {key for part in parts for key in part}}
+
+
+def _output(parts: list[Counts]) -> int:
+    return sum(part.get("output_tokens", 0) for part in parts)
+
+
+def _unfinished(asked: _Asked, result: Mapping[str, Any], counted: list[Counts], characters: int) -> bool:
+    """Whether more was made than the report says: a stream was cut after its beginning, which knows the input only."""
+    if not writes(asked.call):
+        return False
+    return bool(result.get("unfinished")) or characters > _IMPLAUSIBLE * (_output(counted) + 1)
+
+
+def _flowed(asked: _Asked, characters: int, *, thought: bool = True) -> int:
+    """Output tokens of an answer that was cut, as many as there can be sensibly, within its limit.
+
+    ``thought``: nothing tells how long the model thought. One that does so unseen is charged its whole limit: else an
+    app could have all thinking for nothing by leaving right before the end.
+    """
+    if not writes(asked.call):
+        return 0
+    most, tokens = asked.most, asked.tokens(characters)
+    if most is None:
+        return tokens
+    return most if thought and thinks_unseen(asked.provider, asked.call) else min(tokens, most)
+
+
+def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int | None:
+    """Nano-dollars for all steps and hosted tools; ``None`` without a price.
+
+    Raises:
+        ValueError: the parts of the usage are more than the whole.
+    """
+    if asked.free:
+        return 0
+    bill = None if asked.own else _bill(asked.provider, result)
+    called = tools(result)
+    if called is not None:
+        first = {key: max(count, parts[0].get(key, 0)) for key, count in called.items()}
+        costs = [_priced(asked, *step) for step in zip(_parts(result), [parts[0] | first, *parts[1:]], strict=True)]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) == len(costs):
+            return asked.charged(max(sum(known, Decimal(0)), bill or Decimal(0)))
+    return None if bill is None else asked.charged(bill)
+
+
+def _priced(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> Decimal | None:
+    """By the owner's row for the model that was asked for; else by the table, for the model that answered, or that."""
+    if found := asked.own:
+        return _by(asked, found[1], counts)
+    priced = context(result)
+    for name in (result.get("model") or result.get("modelVersion"), asked.call.model):
+        tariff = listed(asked.provider, name, priced) if isinstance(name, str) else None
+        if tariff is not None and (cost := _by(asked, tariff, counts)) is not None:
+            return cost
+    return None
+
+
+def _by(asked: _Asked, tariff: Tariff, counts: Counts) -> Decimal | None:
+    demand = asked.call.demand
+    if PICTURES in tariff.rated and asked.call.flavor == "images":
+        read = {"input_tokens": counts.get("input_tokens", 0)} if "input_tokens" in tariff.rated else {}
+        counts = {PICTURES: max(demand.pictures, 1)} | read
+    elif (
+        asked.call.flavor == "transcription" and "input_audio_seconds" in tariff.rated - counts.keys() and demand.audio
+    ):
+        counts = _heard(asked)  # the report counts tokens, the price seconds
+    return tariff.cost(counts) if tariff.covers(counts) else None
+
+
+def _heard(asked: _Asked) -> Counts:
+    """The sound that was sent, where the answer does not tell its length."""
+    length = seconds(asked.call.demand, LEAST_SECONDS.get(asked.provider.id, 0))
+    return {"audio_seconds": length, "input_audio_seconds": length}
+
+
+def _bill(provider: Provider, result: Mapping[str, Any]) -> Decimal | None:
+    """What OpenRouter says that the answer cost (it routes to providers at prices of their own)."""
+    usage = result.get("usage")
+    if provider.id != "openrouter" or not isinstance(usage, dict):
+        return None
+    details = usage.get("cost_details")
+    beside = details.get("upstream_inference_cost") if isinstance(details, dict) and usage.get("is_byok") else None
+    total = sum((_dollars(value) for value in (usage.get("cost"), beside)), Decimal(0))
+    return total * 10**9 if total else None
+
+
+def _dollars(value: Any) -> Decimal:
+    """A believable amount, else 0."""
+    if type(value) not in (int, float, str):
+        return Decimal(0)
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return Decimal(0)
+    return amount if amount.is_finite() and 0 < amount < 10**6 else Decimal(0)
+
+
+def _estimate(asked: _Asked, result: Mapping[str, Any], output_characters: int, known: Counts) -> Usage:
+    """Usage from what went in and what flowed, but not less than what is ``known`` (of a report that is wrong)."""
+    call, used = asked.call, inputs(asked.provider, asked.call)
+    read = asked.tokens(call.demand.text or call.input_characters) + _OVERHEAD + used.images + used.audio
+    estimated = {"input_tokens": min(read, used.whole) if call.demand.text else read}
+    estimated["output_tokens"] = _flowed(asked, output_characters)
+    counts = {key: max(count, known.get(key, 0)) for key, count in estimated.items()}
+    unsure = call.demand.unbounded or (used.unknown and not known)
+    try:
+        cost = _guessed(asked, result, counts) if asked.free or not unsure else None
+    except ValueError:
+        cost = None
+    return Usage(counts["input_tokens"], counts["output_tokens"], 0, cost, estimated=True)
+
+
+def _guessed(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> int | None:
+    call, demand = asked.call, asked.call.demand
+    if call.flavor == "speech":
+        counts = {"input_characters": max(demand.characters or call.input_characters, 1)}
+    elif call.flavor == "transcription" and demand.audio:
+        counts = _heard(asked)
+    elif call.flavor == "images" and (found := asked.own) and PICTURES in found[1].rated:
+        counts = {}
+    elif call.flavor not in _READ and not asked.free:
+        return None
+    return _cost(asked, {name: result[name] for name in ("model", "modelVersion") if name in result}, [counts])
