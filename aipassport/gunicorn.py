@@ -76,7 +76,7 @@ def post_worker_init(worker: Any) -> None:
     """
     from django.db import DatabaseError, InterfaceError
 
-    from proxy.connections import release_connection
+    from grants.pace import release_connection
     from proxy.watch import watch
 
     worker.log.error_log.addFilter(without_tokens)

@@ -17,7 +17,7 @@ from peer_table import Run, memory, value
 
 _WIDTH, _MARGIN, _GAP = 880, 24, 32  # pixels
 _PANEL = (_WIDTH - 2 * _MARGIN - _GAP) / 2
-_LABEL, _NUMBER = 146, 58  # beside the bars: the peer's name on the left, its value on the right
+_LABEL, _NUMBER = 168, 54  # beside the bars: the peer's name on the left, its value on the right
 _LINE, _BAR = 24, 14
 _HEAD = 66
 _STYLE = """
@@ -106,7 +106,7 @@ def svg(document: Run) -> str:
     drawn = panels(document)
     height_each = 12 + _LINE * len(drawn[0].bars) + 28
     foot = _HEAD + height_each * math.ceil(len(drawn) / 2)
-    height = foot + 30
+    height = foot + 48
     size = f'width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
@@ -126,10 +126,11 @@ def _foot(document: Run, y: float) -> Iterator[str]:
     shown = ("LiteLLM", "Portkey", "gunicorn", "PostgreSQL")
     versions = [f"{name} {document['versions'][name]}" for name in shown if name in document["versions"]]
     text = f"{document['date']}, {document['cores']} shared cores; {', '.join(versions)}"
-    text += ". bare: gunicorn and requests alone"
+    yield f'<text class="quiet" x="{_MARGIN}" y="{y + 10:.0f}">{escape(text)}</text>'
+    text = "nginx: a plain reverse proxy; bare: gunicorn, gevent and requests, without any checks"
     if any(bar.database > 0 for panel in panels(document) for bar in panel.bars):
         text += "; pale: the database server's part"
-    yield f'<text class="quiet" x="{_MARGIN}" y="{y + 10:.0f}">{escape(text)}.</text>'
+    yield f'<text class="quiet" x="{_MARGIN}" y="{y + 28:.0f}">{escape(text)}</text>'
 
 
 def main() -> None:

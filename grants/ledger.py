@@ -35,6 +35,7 @@ Outcome = str  # a value of Call.Outcome
 # More than any limit allows: what the databases' 64 bits are given of a larger bound.
 _BEYOND = MAX_MONEY + 1
 _BEYOND_RATES = MAX_RATE + 1
+_MOST_USED = 2 * 10**9  # tokens of one call: more, times its advance, would not fit into 64 bits
 
 # PostgreSQL reads these as abbreviations, for which there is no summer; as time zones they are other names of those.
 _NO_ABBREVIATIONS = {
@@ -89,7 +90,7 @@ class Settlement:
         """Tokens, for the rate; -1 where nobody knows."""
         if self.input_tokens is None and self.output_tokens is None:
             return 0 if self.cost == 0 else -1
-        return (self.input_tokens or 0) + (self.output_tokens or 0)
+        return min((self.input_tokens or 0) + (self.output_tokens or 0), _MOST_USED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from grants import ledger
 from grants import policy as policies
 from grants.clock import uuid7
 from grants.limits import Standing
+from grants.pace import release_connection
 from grants.policy import Policy
 from grants.tokens import Claims
 
@@ -20,7 +21,7 @@ from .exceptions import Unavailable
 from .pricing import metering
 from .reservations import Reservation, output_limit, reservation
 from .streaming import Ending
-from .watch import Watched, release_connection, watch
+from .watch import Watched, watch
 
 _ATTEMPTS = 5
 _LOST_PATIENCE = (408, 504, 524)  # a gateway's: the model behind it may have done, and billed, everything

@@ -22,8 +22,8 @@ from django.utils import timezone
 
 from grants import crypto, letters, notices
 from grants.models import Notice, Preferences
+from grants.pace import release_connection
 
-from .connections import release_connection
 from .dialects.base import UpstreamCall
 from .exceptions import UpstreamError, UpstreamTimeout
 from .upstream import Exchange

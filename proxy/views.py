@@ -15,6 +15,7 @@ from grants import ledger, limits
 from grants import policy as policies
 from grants.crypto import DecryptionError
 from grants.limits import Standing
+from grants.pace import release_connection
 from grants.policy import Denied, Policy
 from grants.tokens import Claims
 
@@ -25,7 +26,6 @@ from .dialects.base import Inbound
 from .exceptions import BadRequest, LimitReached, NotGranted, RelayError, Unauthorized, Unavailable
 from .exchange import relay
 from .reservations import output_limit
-from .watch import release_connection
 
 logger = logging.getLogger("aipassport.relay")
 

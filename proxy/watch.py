@@ -22,9 +22,9 @@ from django.utils import timezone
 
 from grants import ledger, notices
 from grants.models import ProviderKey
+from grants.pace import release_connection
 
 from . import courier
-from .connections import release_connection
 from .exceptions import Cut
 from .streaming import Fate
 from .upstream import Exchange

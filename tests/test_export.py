@@ -77,6 +77,13 @@ def test_a_name_that_a_spreadsheet_would_work_out_is_text(alice: Any, grant: Gra
     assert (row["app"], row["model"]) == (f"'{name}", f"'{name}")
 
 
+def test_a_name_that_goes_on_in_the_next_cell_after_a_semicolon_is_text_there(alice: Any, grant: Grant) -> None:
+    """Where the comma is in numbers, spreadsheets open such files with the semicolon as separator."""
+    Grant.objects.update(app_name="Notes;=HYPERLINK(A1);  @x; y")
+    save(call(grant))
+    assert exported(alice)[0]["app"] == "Notes;'=HYPERLINK(A1);'  @x; y"
+
+
 def test_quotes_commas_and_line_breaks_stay_in_their_field(alice: Any, grant: Grant) -> None:
     save(call(grant, model='a"b,c\nd'))
     assert exported(alice)[0]["model"] == 'a"b,c\nd'

@@ -260,7 +260,7 @@ def test_whatever_happens_counters_equal_the_ledger_and_no_cap_is_passed(
 ) -> None:
     run_state_machine_as_test(
         lambda: Books(sandbox_key, by, clock),
-        settings=settings(max_examples=20 if POSTGRESQL else 60, stateful_step_count=40, **SETTINGS),
+        settings=settings(max_examples=20 if POSTGRESQL else 30, stateful_step_count=40, **SETTINGS),
     )
 
 
@@ -360,7 +360,7 @@ def test_tokens_never_pass_the_rate_whatever_is_refunded_when(
 ) -> None:
     run_state_machine_as_test(
         lambda: Tokens(sandbox_key, by, clock),
-        settings=settings(max_examples=30 if POSTGRESQL else 100, stateful_step_count=30, **SETTINGS),
+        settings=settings(max_examples=30 if POSTGRESQL else 60, stateful_step_count=30, **SETTINGS),
     )
 
 
@@ -448,7 +448,7 @@ def test_a_reaped_calls_tokens_are_not_given_back_late(sandbox_key: ProviderKey,
 GAP = st.one_of(st.just(0), st.integers(1, 2_000_000), st.integers(1, 20 * SECOND), st.sampled_from([60 * SECOND, 61]))
 
 
-@settings(max_examples=30 if POSTGRESQL else 80, **SETTINGS)
+@settings(max_examples=30 if POSTGRESQL else 50, **SETTINGS)
 @given(rate=st.one_of(st.integers(1, 20), st.integers(21, 90)), gaps=st.lists(GAP, min_size=1, max_size=12))
 def test_requests_never_pass_the_rate_and_what_is_left_passes_at_once(
     sandbox_key: ProviderKey, by: Actor, clock: Clock, rate: int, gaps: list[int]

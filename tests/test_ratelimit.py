@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ def test_a_grant_without_limits_has_no_headers() -> None:
 def test_each_limit_is_an_item_with_its_quota_window_and_unit() -> None:
     found = headers(max_requests=100, max_concurrency=4, max_cost_per_day=1_000_000_000)
     assert found["ratelimit-policy"] == (
-        '"requests";q=100, "concurrency";q=4;qu="concurrent-requests", "cost-per-day";q=1000000;w=86400;qu="micro-dollars"'
+        '"requests";q=100, "concurrency";q=4;qu="concurrent-requests", '
+        '"cost-per-day";q=1000000;w=86400;qu="micro-dollars"'
     )
     assert found["ratelimit"] == '"requests";r=93, "concurrency";r=2, "cost-per-day";r=700000;t=43200'
 
@@ -58,8 +60,6 @@ def test_a_rate_tells_what_may_come_at_once() -> None:
     ],
 )
 def test_a_day_ends_at_the_owners_midnight(zone: str, day: int, midnight: str) -> None:
-    import datetime as dt
-
     assert midnight_after(day, zone) == microseconds(dt.datetime.fromisoformat(midnight))
 
 

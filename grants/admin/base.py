@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,6 +19,7 @@ from unfold.admin import ModelAdmin
 
 from ..actors import actor_of
 from ..models import Actor
+from ..pace import Unhurried
 
 Act = Callable[[Actor], bool]
 
@@ -33,6 +35,14 @@ def is_superuser(request: HttpRequest) -> bool:
 
 def by(request: HttpRequest) -> Actor:
     return actor_of(request, "admin")
+
+
+class DeskList(ChangeList):
+    """A list whose rows are worked through without keeping the worker's streams waiting."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list: Any = Unhurried(self.result_list)
 
 
 class DeskAdmin(ModelAdmin):
@@ -52,6 +62,9 @@ class DeskAdmin(ModelAdmin):
 
     def rows(self, user: Any) -> QuerySet[Any]:
         raise NotImplementedError
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return DeskList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = self.rows(request.user)

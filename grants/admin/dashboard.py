@@ -11,6 +11,7 @@ from django.http import HttpRequest
 
 from ..clock import day_number
 from ..models import Allowance, AuditEvent, Call, Grant, ProviderKey
+from ..pace import Unhurried
 from ..search import Search, page
 
 SHOWN = 8
@@ -25,20 +26,20 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "title": "Overview",
         "has_keys": keys.exists(),
         "live_count": live.count(),
-        "grants": live.select_related("allowance", "provider_key").order_by("expires_at")[:SHOWN],
+        "grants": Unhurried(live.select_related("allowance", "provider_key").order_by("expires_at")[:SHOWN]),
         "counters": _counters(user),
         "keys_count": keys.aggregate(on=Count("pk", filter=Q(disabled_at=None)), off=Count("disabled_at")),
         "troubled": keys.enabled().failing().order_by("-last_error_at")[:SHOWN],
         "waiting": _waiting(user),
         "calls": _latest(user),
-        "events": AuditEvent.objects.visible_to(user).select_related("grant", "provider_key")[:SHOWN],
+        "events": Unhurried(AuditEvent.objects.visible_to(user).select_related("grant", "provider_key")[:SHOWN]),
     }
 
 
-def _latest(user: Any) -> list[Call]:
+def _latest(user: Any) -> Unhurried[Call]:
     calls = page(user, Search(), size=SHOWN).calls
     prefetch_related_objects(calls, "grant")
-    return calls
+    return Unhurried(calls)
 
 
 def _counters(user: Any) -> dict[str, int]:

@@ -20,7 +20,7 @@ class DailyTotal(models.Model):
     with the calls that are left it makes up the sums.
     """
 
-    grant = models.ForeignKey("grants.Grant", models.PROTECT, related_name="totals")
+    grant = models.ForeignKey("grants.Grant", models.PROTECT, related_name="totals", db_index=False)
     day = models.IntegerField()
     model = models.CharField(max_length=200, blank=True)
     calls = models.BigIntegerField(default=0)
@@ -41,7 +41,6 @@ class DailyTotal(models.Model):
         ordering = ["-day"]
         verbose_name_plural = "spending"
         constraints = [models.UniqueConstraint(fields=["grant", "day", "model"], name="total_unique")]
-        indexes = [models.Index(fields=["day"], name="total_day")]
 
     def __str__(self) -> str:
         return f"{self.day} {self.model}"

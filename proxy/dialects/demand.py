@@ -13,6 +13,7 @@ from .base import Demand, Form
 
 _HEAD = 64  # characters of base64 that a signature is looked for in
 _LONGEST_TYPE = 200  # characters before the data of a data URL
+_MOST_RECORDINGS = 64  # in one body; parsing more would hold every stream up
 
 
 class Tally:
@@ -44,7 +45,7 @@ class Tally:
         self.least = 1
         self.candidates = 1
         self.images = 0
-        self.audio: tuple[int, ...] = ()
+        self.audio: list[int] = []
         self.hidden = False
         self.pictures = 0
         self.size = self.quality = self.tier = self.unbounded = ""
@@ -75,13 +76,20 @@ class Tally:
 
     def recording(self, value: str, start: int = 0) -> None:
         """A recording in base64, which is decoded only where its length is needed."""
-        self.seconds(audio.of_base64(value, start) if self.limited else None)
+        length = audio.of_base64(value, start) if self._parses else None
+        self.hidden = self.hidden or length is None
+        self.seconds(length)
 
     def seconds(self, length: int | None) -> None:
         if length is None:
             self.beyond("unparsed audio")
         else:
-            self.audio = (*self.audio, length)
+            self.audio.append(length)
+
+    @property
+    def _parses(self) -> bool:
+        """Whether the length of one more recording is worth its while."""
+        return self.limited and not self.unbounded and len(self.audio) < _MOST_RECORDINGS
 
     def files(self, form: Form, capability: Capability | None) -> None:
         """The files of a form: recordings, or pictures to work on."""
@@ -91,14 +99,14 @@ class Tally:
         if not form.files:
             self.beyond("no recording in the form")
         for part in form.files:
-            self.seconds(audio.of_file(part.file, part.size) if self.limited else None)
+            self.seconds(audio.of_file(part.file, part.size) if self._parses else None)
 
     def demand(self, text: int, characters: int) -> Demand:
         return Demand(
             text,
             characters,
             self.images,
-            self.audio,
+            tuple(self.audio),
             self.hidden,
             self.pictures,
             self.size,

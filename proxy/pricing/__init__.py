@@ -1,1 +1,1 @@
-"""From requests and answers to money: the most that a call can cost (``bounds``), and what it did cost (``metering``)."""
+"""From requests and answers to money: the most a call can cost (``bounds``), what it did cost (``metering``)."""

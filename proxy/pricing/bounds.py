@@ -1,10 +1,9 @@
 """The most that a call can cost: what a limit in money reserves before the call goes out.
 
-The promise: on a route that has a bound, :func:`proxy.pricing.metering.meter` never charges more than it, whatever an honest
-provider reports. So every number here is a maximum: text counts a token a byte, pictures and sound by
-:mod:`proxy.pricing.inputs`, what the body does not show as the model's whole context window; and each at the dearest rate
-that the request can reach (:mod:`proxy.pricing.ceilings`). What has no price, or no bound, is refused in words that say which,
-and what the owner can do.
+The promise: on a route that has a bound, :func:`~.metering.meter` never charges more than it, whatever an honest
+provider reports. So every number here is a maximum: text counts a token a byte, pictures and sound by :mod:`~.inputs`,
+what the body does not show as the model's whole context window; and each at the dearest rate that the request can
+reach (:mod:`~.ceilings`). What has no price, or no bound, is refused in words that say which, and what to do about it.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def meter(
         return _estimate(asked, result, output_characters, {})
     unfinished = _unfinished(asked, result, counted, output_characters)
     if unfinished:
-        flowed = _flowed(asked, output_characters, thought=_output(counted) <= 1 or call.flavor == "anthropic")
+        flowed = _flowed(asked, output_characters, untold=_output(counted) <= 1 or call.flavor == "anthropic")
         counted[-1]["output_tokens"] = counted[-1].get("output_tokens", 0) + max(flowed - _output(counted), 0)
     try:
         cost = _cost(asked, result, counted)
@@ -136,18 +136,18 @@ def _unfinished(asked: _Asked, result: Mapping[str, Any], counted: list[Counts],
     return bool(result.get("unfinished")) or characters > _IMPLAUSIBLE * (_output(counted) + 1)
 
 
-def _flowed(asked: _Asked, characters: int, *, thought: bool = True) -> int:
+def _flowed(asked: _Asked, characters: int, *, untold: bool = True) -> int:
     """Output tokens of an answer that was cut, as many as there can be sensibly, within its limit.
 
-    ``thought``: nothing tells how long the model thought. One that does so unseen is charged its whole limit: else an
-    app could have all thinking for nothing by leaving right before the end.
+    ``untold``: no report tells what was made before this. A model that thinks unseen is charged its whole limit then:
+    else an app could have all thinking for nothing by leaving right before the end.
     """
     if not writes(asked.call):
         return 0
-    most, tokens = asked.most, asked.tokens(characters)
+    most, tokens = asked.most, asked.tokens(characters) if untold else -(-characters // _BYTES_PER_TOKEN)
     if most is None:
         return tokens
-    return most if thought and thinks_unseen(asked.provider, asked.call) else min(tokens, most)
+    return most if untold and thinks_unseen(asked.provider, asked.call) else min(tokens, most)
 
 
 def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int | None:
