@@ -17,7 +17,7 @@ from peer_table import Run, memory, value
 
 _WIDTH, _MARGIN, _GAP = 880, 24, 32  # pixels
 _PANEL = (_WIDTH - 2 * _MARGIN - _GAP) / 2
-_LABEL, _NUMBER = 168, 54  # beside the bars: the peer's name on the left, its value on the right
+_LABEL, _NUMBER = 178, 50  # beside the bars: the peer's name on the left, its value on the right
 _LINE, _BAR = 24, 14
 _HEAD = 66
 _STYLE = """

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from grants.clock import day_of
 from grants.models import Actor, DailyTotal, Grant, ProviderKey
-from grants.spending import spending
+from grants.spending import MOST, spending
 
 from .api import owner
 from .conftest import terms
@@ -128,6 +128,17 @@ def test_the_desk_shows_spending_by_grant_model_and_day(alice: Any, today: dict[
     assert "claude" in desk(alice, "by=model")
     assert "$3.00" in desk(alice, "by=day")
     assert "$25.25" in desk(alice, "period=today")
+
+
+def test_more_models_than_anybody_reads_leave_the_sums(alice: Any, grant: Grant) -> None:
+    """An app can call thousands of models that do not exist: its owner still sees what was spent."""
+    day = day_of(timezone.localdate())
+    DailyTotal.objects.bulk_create(
+        DailyTotal(grant=grant, day=day, model=f"made-up-{number}", calls=1, cost=DOLLAR) for number in range(MOST + 1)
+    )
+    page = desk(alice, "by=model")
+    assert "$3,001" in page
+    assert "Too many" in page
 
 
 def test_a_line_leads_to_its_calls(alice: Any, today: dict[str, Grant]) -> None:

@@ -19,7 +19,7 @@ from django.utils.http import urlencode
 from ..clock import date_of, day_of, zone_info
 from ..models import DailyTotal, Grant, Preferences
 from ..pace import Unhurried
-from ..spending import SUMS, Sums, spending
+from ..spending import SUMS, Sums, TooMany, spending
 from .base import DeskAdmin
 
 BY = {"grant": "Grants", "model": "Models", "day": "Days"}
@@ -74,7 +74,10 @@ class SpendingAdmin(DeskAdmin):
         first, last = days_of(period, timezone.localdate(timezone=zone_info(Preferences.of(request.user).time_zone)))
         sums = partial(spending, request.user, first_day=day_of(first), last_day=day_of(last))
         days = sums(("day",))
-        lines = days if by == "day" else sums((by,))
+        try:
+            lines = days if by == "day" else sums((by,))
+        except TooMany:  # an app can call thousands of models that do not exist
+            lines = None
         whole = added(days)
         return self.render(
             request,
@@ -88,9 +91,10 @@ class SpendingAdmin(DeskAdmin):
             whole=whole,
             failed=100 * whole.failed // whole.calls if whole.calls else 0,
             bars=Unhurried(_bars(days, first, last)),
-            lines=Unhurried(_lines(lines, by, whole, first, last)),
-            others=added(lines[MOST:]) if len(lines) > MOST and by != "day" else None,
-            others_count=len(lines) - MOST,
+            too_many=lines is None,
+            lines=Unhurried(_lines(lines or [], by, whole, first, last)),
+            others=added(lines[MOST:]) if lines and len(lines) > MOST and by != "day" else None,
+            others_count=len(lines or ()) - MOST,
         )
 
 

@@ -62,7 +62,7 @@ class Inbound:
 class Demand:
     """What a call can use, as far as its body shows it: what a bound rests on. Never less than the truth."""
 
-    text: int = 0  # bytes of inline text, JSON framing included: never fewer than its tokens
+    text: int = 0  # bytes of inline text, normalised if that is more, and its framing: never fewer than its tokens
     characters: int = 0  # text to be spoken (speech), exactly
     images: int = 0  # pictures in the body for the model to look at (inline)
     audio: tuple[int, ...] = ()  # inline audio and uploaded files: whole seconds each, rounded up

@@ -15,6 +15,7 @@ from grants.providers import PROVIDERS, Capability, Provider
 from ..exceptions import BadRequest, EndpointNotRelayed
 from . import anthropic, forms, peculiar, strict_json
 from .base import CREDENTIAL_PARAMETERS, Demand, Form, Inbound, UpstreamCall
+from .demand import text_size
 from .fields import Reading, Table, check_fields
 from .openai_fields import CHAT
 from .routes import Place, Route
@@ -97,12 +98,13 @@ def _demand(reading: Reading, route: Route, body: bytes | None, form: Form | Non
         )
     if form is not None:
         tally.files(form, route.capability)
-        return tally.demand(sum(len(name) + len(value.encode()) for name, value in form.fields), 0)
+        return tally.demand(sum(len(name) + text_size(value.encode()) for name, value in form.fields), 0)
     if body is None:
         return tally.demand(0, 0)
     if tally.limited and b'"cache_control"' in body:
         tally.cached = True
-    return tally.demand(len(body) - reading.binary, reading.characters or 0)
+    size = text_size(body) if tally.limited else len(body)
+    return tally.demand(size - reading.binary, reading.characters or 0)
 
 
 def check_offered(route: Route, provider: Provider) -> None:
