@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -85,8 +84,7 @@ class Standing(NamedTuple):
         return self._replace(day=today, day_spent=0, day_reserved=0, **month)
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """One limit as it stands. ``window``: seconds that it is for, ``None`` for the grant's whole life.
 
     ``unit``: requests, calls, tokens or nano-dollars. ``resets_at``: microseconds since the epoch; of a rate, when all

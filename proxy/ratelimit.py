@@ -7,6 +7,7 @@ there, rounded to the disadvantage of nobody's budget, since quotas are integers
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from grants.clock import moment
@@ -20,19 +21,24 @@ def headers(limits: Iterable[Limit], now: int) -> dict[str, str]:
     """Both headers for the limits as they stand at ``now`` (microseconds since the epoch); none without limits."""
     policies, standings = [], []
     for limit in limits:
-        unit = _UNITS[limit.unit]
-        policy = f'"{limit.name}";q={_quota(limit, limit.allowed)}'
-        policies.append(policy + (f";w={limit.window}" if limit.window else "") + (f';qu="{unit}"' if unit else ""))
-        standing = f'"{limit.name}";r={_quota(limit, limit.remaining)}'
-        seconds = None if limit.resets_at is None else max(0, -(-(limit.resets_at - now) // 1_000_000))
-        standings.append(standing if seconds is None else f"{standing};t={seconds}")
+        policies.append(_policy(limit.name, limit.unit, limit.allowed, limit.window))
+        standing = f'"{limit.name}";r={_quota(limit.unit, limit.remaining)}'
+        if limit.resets_at is not None:
+            standing += f";t={max(0, -(-(limit.resets_at - now) // 1_000_000))}"
+        standings.append(standing)
     if not policies:
         return {}
     return {"ratelimit-policy": ", ".join(policies), "ratelimit": ", ".join(standings)}
 
 
-def _quota(limit: Limit, amount: int) -> int:
-    return amount // 1000 if limit.unit == "nano-dollars" else amount
+@lru_cache(maxsize=4096)
+def _policy(name: str, unit: str, allowed: int, window: int | None) -> str:
+    described = f'"{name}";q={_quota(unit, allowed)}' + (f";w={window}" if window else "")
+    return described + (f';qu="{_UNITS[unit]}"' if _UNITS[unit] else "")
+
+
+def _quota(unit: str, amount: int) -> int:
+    return amount // 1000 if unit == "nano-dollars" else amount
 
 
 def details(limit: Limit) -> dict[str, Any]:

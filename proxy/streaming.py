@@ -162,7 +162,7 @@ class RelayedBody:
         self._observe_rest()
         self._settle(self._fate.outcome(error))
         error = self._fate.cut or error
-        if complete and self._fate.cut is None:
+        if complete:  # all of it was handed out before
             return b""
         if self._fate.left or error is None or not self._events:
             raise BrokenPipeError(errno.EPIPE, "the answer ended early")

@@ -88,12 +88,14 @@ class RelayView(APIView):
         policy = self._policy
         if policy is None or not any(policy.limits):
             return {}
-        try:
-            standing = self._standing or ledger.standing(policy)
-        except (ledger.Stale, Denied, DatabaseError, InterfaceError):
-            return {}
-        finally:
-            release_connection()
+        standing = self._standing
+        if standing is None:
+            try:
+                standing = ledger.standing(policy)
+            except (ledger.Stale, Denied, DatabaseError, InterfaceError):
+                return {}
+            finally:
+                release_connection()
         return ratelimit.headers(limits.report(policy.limits, standing, policy.time_zone), standing.now)
 
     def handle_exception(self, exc: Exception) -> Any:

@@ -210,6 +210,12 @@ def test_an_owners_price_stands_before_the_table() -> None:
     assert (found.fixed, found.per_token) == (OVERHEAD * 1000, 2000)
 
 
+def test_an_owners_price_stands_before_what_is_free() -> None:
+    rows = '[{"models": "omni-*", "input": "1.00"}]'
+    found = bounded("openai", call("moderations", "omni-moderation-latest", text=1000), rows)
+    assert found.cost(None) > 1000 * 1000
+
+
 def test_a_margin_is_on_top_of_every_price() -> None:
     plain, more = (bounded("custom", call("chat", "house-1", text=9, limit=10), ROWS, margin) for margin in (0, 25))
     assert (more.fixed, more.per_token) == (plain.fixed * Decimal("1.25"), plain.per_token * Decimal("1.25"))

@@ -148,9 +148,10 @@ def _tariff(units: Mapping[str, tuple[Decimal, tuple[tuple[int, Decimal], ...]]]
 
 
 def is_free(provider: Provider, flavor: str, row: own.PriceRow | None) -> bool:
-    """Whether a call costs nothing, whatever it does."""
-    known = flavor == "none" or provider.id in _FREE_PROVIDERS or (provider.id, flavor) in _FREE_ROUTES
-    return known or bool(row and row.free)
+    """Whether a call costs nothing, whatever it does. ``row``: the owner's, which goes before what is known here."""
+    if flavor == "none" or provider.id in _FREE_PROVIDERS:
+        return True
+    return row.free if row is not None else (provider.id, flavor) in _FREE_ROUTES
 
 
 @lru_cache(maxsize=2048)
