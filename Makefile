@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint
+.PHONY: run test lint lock audit
+
+# One lock for Linux and macOS, Python 3.11 and newer. What is locked stays; `make lock UPGRADE=--upgrade` takes what is new.
+LOCK := pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet $(UPGRADE)
 
 run: $(VENV)/.installed
 	@$(BIN)/python manage.py quickstart
@@ -17,16 +21,22 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python manage.py makemigrations --check --dry-run
 
+lock: $(VENV)/.installed-dev
+	$(BIN)/uv $(LOCK) --output-file requirements.lock
+	$(BIN)/uv $(LOCK) --all-extras --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+audit: $(VENV)/.installed-dev
+	@$(BIN)/python .ci/audit.py
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "AIPassport needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
 	@echo "Installing into $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	@$(BIN)/python -m pip install --quiet .
+$(VENV)/.installed: requirements.lock | $(VENV)/bin/python
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	@$(BIN)/python -m pip install --quiet . --group dev
+$(VENV)/.installed-dev: requirements-dev.lock | $(VENV)/bin/python
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@ $(VENV)/.installed

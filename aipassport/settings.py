@@ -132,6 +132,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "aipassport",
     "grants",
 ]
 MIDDLEWARE = [
