@@ -139,8 +139,7 @@ def admit(policy: Policy, entry: Entry) -> Admission:
 def _admit_postgresql(policy: Policy, values: dict[str, Any]) -> Any:
     zone = policy.time_zone or timezone.get_default_timezone_name()
     values["zone"] = _NO_ABBREVIATIONS.get(zone, zone)
-    with connection.cursor() as cursor:
-        return cursor.execute(statements.PG_ADMIT, values).fetchone()
+    return hot_path.row(statements.PG_ADMIT, values)
 
 
 def _admit_sqlite(policy: Policy, values: dict[str, Any]) -> Any:
@@ -170,9 +169,8 @@ def standing(policy: Policy) -> Standing:
         Stale: the policy is not the newest; read it again.
         Denied: the grant has ended.
     """
-    with connection.cursor() as cursor:
-        values = {"grant": db_uuid(policy.grant), "now": time.time_ns() // 1000}
-        row = cursor.execute(statements.REVISION_AND_STANDING, values).fetchone()
+    values = {"grant": db_uuid(policy.grant), "now": time.time_ns() // 1000}
+    row = hot_path.row(statements.REVISION_AND_STANDING, values)
     if row is None or row[0] != policy.revision:
         raise Stale
     _, expires_at, closed_at, now, *rest = row
@@ -204,9 +202,8 @@ def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool
         "output_limit": settlement.output_limit,
     }
     if POSTGRESQL:
-        with connection.cursor() as cursor:
-            return cursor.execute(statements.PG_SETTLE, values).rowcount == 1
-    return hot_path.commit(lambda cursor: _settle_sqlite(cursor, values))
+        return bool(hot_path.change(statements.PG_SETTLE, values) == 1)
+    return bool(hot_path.commit(lambda cursor: _settle_sqlite(cursor, values)))
 
 
 def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:
