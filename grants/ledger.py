@@ -13,7 +13,7 @@ Times are microseconds since the epoch, from the database's clock on PostgreSQL.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -231,6 +231,19 @@ def reap(*, lost_after: float) -> int:
         values = {"silence": int(lost_after * 1_000_000), "now": time.time_ns() // 1000}
         lost = cursor.execute(statements.LOST, values).fetchall()
     return sum(settle(UUID(str(call)), Settlement(outcome="lost", estimated=True), reaping=True) for (call,) in lost)
+
+
+def reap_own(worker: UUID, known: Callable[[UUID], bool], *, lost_after: float) -> int:
+    """Settle what stands open for this worker, though it does not know of it. Returns how many.
+
+    The database forgot a settlement (it failed over to a copy that was behind), or committed an admission behind a
+    connection that had broken. No other worker would see: this one is alive.
+    """
+    values = {"worker": db_uuid(worker), "age": int(lost_after * 1_000_000), "now": time.time_ns() // 1000}
+    with connection.cursor() as cursor:
+        found = [UUID(str(row[0])) for row in cursor.execute(statements.LONG_OPEN, values).fetchall()]
+    lost = Settlement(outcome="lost", estimated=True)
+    return sum(settle(call, lost, reaping=True) for call in found if not known(call))
 
 
 def taken_away(worker: UUID) -> Iterable[UUID]:
