@@ -18,6 +18,8 @@ from typing import Any  # noqa: E402
 
 from aipassport import settings  # noqa: E402
 
+settings.DATABASES["default"].setdefault("OPTIONS", {}).update(settings.DATABASE_WHILE_SERVING)
+
 wsgi_app = "aipassport.wsgi:application"
 bind = f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
+from aipassport.postgresql import options as postgresql
 from grants.crypto import parse_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -82,6 +83,7 @@ GRACEFUL_TIMEOUT = env.int("AIPASSPORT_GRACEFUL_TIMEOUT", default=30)
 
 # The database: SQLite in the tree, or whatever DATABASE_URL names
 
+DATABASE_WHILE_SERVING: dict[str, object] = {}  # options that a server adds: see aipassport/gunicorn.py
 _database = env.db_url("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'aipassport.sqlite3'}")
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     _synchronous = env.str("AIPASSPORT_SQLITE_SYNCHRONOUS", default="FULL")
@@ -95,8 +97,17 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
         },
     }
 elif _database["ENGINE"] == "django.db.backends.postgresql":
-    _pool_size = env.int("AIPASSPORT_DATABASE_POOL_SIZE", default=4)
-    _database.setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": _pool_size, "timeout": 10}
+    _given = _database.get("OPTIONS", {})
+    _database |= {
+        "ENGINE": "aipassport.postgresql",
+        "OPTIONS": postgresql.connecting(
+            _given,
+            pool_size=env.int("AIPASSPORT_DATABASE_POOL_SIZE", default=4),
+            pool_timeout=env.float("AIPASSPORT_DATABASE_POOL_TIMEOUT", default=5.0),
+        ),
+    }
+    _patience = env.int("AIPASSPORT_STATEMENT_TIMEOUT", default=30)
+    DATABASE_WHILE_SERVING = postgresql.serving(_given, statement_timeout=_patience)
 else:
     raise ImproperlyConfigured("DATABASE_URL names SQLite or PostgreSQL.")
 DATABASES = {"default": _database}
@@ -262,8 +273,12 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
-    # urllib3 at DEBUG would log upstream paths; requests' own chatter helps nobody here
-    "loggers": {"urllib3": {"level": "INFO"}, "django.server": {"level": "INFO"}},
+    # urllib3 at DEBUG would log upstream paths; requests' own chatter helps nobody here; the pool tells of every loan
+    "loggers": {
+        "urllib3": {"level": "INFO"},
+        "django.server": {"level": "INFO"},
+        "psycopg.pool": {"level": "WARNING"},
+    },
 }
 
 # The desk

@@ -13,7 +13,7 @@ Times are microseconds since the epoch, from the database's clock on PostgreSQL.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -140,8 +140,7 @@ def admit(policy: Policy, entry: Entry) -> Admission:
 def _admit_postgresql(policy: Policy, values: dict[str, Any]) -> Any:
     zone = policy.time_zone or timezone.get_default_timezone_name()
     values["zone"] = _NO_ABBREVIATIONS.get(zone, zone)
-    with connection.cursor() as cursor:
-        return cursor.execute(statements.PG_ADMIT, values).fetchone()
+    return hot_path.row(statements.PG_ADMIT, values)
 
 
 def _admit_sqlite(policy: Policy, values: dict[str, Any]) -> Any:
@@ -171,9 +170,8 @@ def standing(policy: Policy) -> Standing:
         Stale: the policy is not the newest; read it again.
         Denied: the grant has ended.
     """
-    with connection.cursor() as cursor:
-        values = {"grant": db_uuid(policy.grant), "now": time.time_ns() // 1000}
-        row = cursor.execute(statements.REVISION_AND_STANDING, values).fetchone()
+    values = {"grant": db_uuid(policy.grant), "now": time.time_ns() // 1000}
+    row = hot_path.row(statements.REVISION_AND_STANDING, values)
     if row is None or row[0] != policy.revision:
         raise Stale
     _, expires_at, closed_at, now, *rest = row
@@ -205,9 +203,8 @@ def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool
         "output_limit": settlement.output_limit,
     }
     if POSTGRESQL:
-        with connection.cursor() as cursor:
-            return cursor.execute(statements.PG_SETTLE, values).rowcount == 1
-    return hot_path.commit(lambda cursor: _settle_sqlite(cursor, values))
+        return bool(hot_path.change(statements.PG_SETTLE, values) == 1)
+    return bool(hot_path.commit(lambda cursor: _settle_sqlite(cursor, values)))
 
 
 def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:
@@ -235,6 +232,19 @@ def reap(*, lost_after: float) -> int:
         values = {"silence": int(lost_after * 1_000_000), "now": time.time_ns() // 1000}
         lost = cursor.execute(statements.LOST, values).fetchall()
     return sum(settle(UUID(str(call)), Settlement(outcome="lost", estimated=True), reaping=True) for (call,) in lost)
+
+
+def reap_own(worker: UUID, known: Callable[[UUID], bool], *, lost_after: float) -> int:
+    """Settle what stands open for this worker, though it does not know of it. Returns how many.
+
+    The database forgot a settlement (it failed over to a copy that was behind), or committed an admission behind a
+    connection that had broken. No other worker would see: this one is alive.
+    """
+    values = {"worker": db_uuid(worker), "age": int(lost_after * 1_000_000), "now": time.time_ns() // 1000}
+    with connection.cursor() as cursor:
+        found = [UUID(str(row[0])) for row in cursor.execute(statements.LONG_OPEN, values).fetchall()]
+    lost = Settlement(outcome="lost", estimated=True)
+    return sum(settle(call, lost, reaping=True) for call in found if not known(call))
 
 
 def taken_away(worker: UUID) -> Iterable[UUID]:

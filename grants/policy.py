@@ -13,17 +13,20 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
 
 from . import crypto
 from .limits import Limits
 from .providers import PROVIDERS, Capability, Provider
-from .sqlite import HotPath
 from .terms import LIMITS, any_covers
 from .tokens import Claims
 
-POSTGRESQL = settings.DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql"
-hot_path = HotPath()
+POSTGRESQL = settings.DATABASES["default"]["ENGINE"] == "aipassport.postgresql"
+if POSTGRESQL:
+    from .postgresql import HotPath
+else:
+    from .sqlite import HotPath  # type: ignore[assignment]
+
+hot_path: Any = HotPath()
 
 
 class Denied(Exception):
@@ -124,11 +127,6 @@ def db_uuid(value: UUID) -> Any:
     return value if POSTGRESQL else value.hex
 
 
-def _postgresql_row(values: dict[str, Any]) -> Any:
-    with connection.cursor() as cursor:
-        return cursor.execute(_SELECT, values).fetchone()
-
-
 def read(claims: Claims) -> Policy:
     """The policy of the token's grant as it stands now.
 
@@ -136,7 +134,7 @@ def read(claims: Claims) -> Policy:
         Denied: the grant, the token, its signing key, the provider key or the owner is not in force.
     """
     values = {"kid": claims.kid, "jti": claims.jti, "grant": db_uuid(claims.grant)}
-    row = _postgresql_row(values) if POSTGRESQL else hot_path.row(_SELECT, values)
+    row = hot_path.row(_SELECT, values)
     if row is None:
         raise Denied("grant_unknown", "The grant of this token does not exist.")
     found = _Row._make([*row[: -len(LIMITS)], Limits._make(row[-len(LIMITS) :])])

@@ -165,6 +165,9 @@ LOST = (
     "SELECT c.id FROM grants_call c WHERE c.finished_at IS NULL AND NOT EXISTS ("
     f"SELECT 1 FROM grants_worker w WHERE w.id = c.worker AND w.seen_at > {NOW} - %(silence)s)"
 )
+LONG_OPEN = (
+    f"SELECT id FROM grants_call WHERE worker = %(worker)s AND finished_at IS NULL AND started_at < {NOW} - %(age)s"
+)
 TAKEN_AWAY = f"""
 SELECT c.id FROM grants_call c
 JOIN grants_grant g ON g.id = c.grant_id

@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from email.errors import MissingHeaderBodySeparatorDefect
 from typing import Any
 from urllib.parse import urlencode
 
@@ -150,6 +151,7 @@ class Exchange:
                 verify=settings.AIPASSPORT_UPSTREAM_CA_BUNDLE or True,
                 proxies={"http": proxy, "https": proxy} if proxy else None,
             )
+            _check_head(self._response)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _translated(error, sent=self._connection is not None) from error
         finally:
@@ -216,6 +218,16 @@ class Exchange:
     def close(self) -> None:
         if self._response is not None:
             self._response.close()
+
+
+def _check_head(response: requests.Response) -> None:
+    """Raises where the head of the answer is not whole: cut in two, it would pass for an empty answer.
+
+    The standard library takes what it got; ``requests`` reads cookies at the same place.
+    """
+    message = getattr(getattr(response.raw, "_original_response", None), "msg", None)
+    if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in getattr(message, "defects", ())):
+        raise urllib3.exceptions.ProtocolError("half a head")
 
 
 def _prepare(base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> requests.PreparedRequest:

@@ -1,6 +1,7 @@
-"""One ticker per worker over its open calls: revocation, clients gone, drain, heartbeat, settlements to try again.
+"""Looks after a worker's open calls: revocation, clients gone, drain, heartbeat, settlements to try again.
 
-A stream that waits for a silent provider notices none of these by itself.
+Two tickers do so: one with the database, and one that goes on while that is away. A stream that waits for a silent
+provider notices none of these by itself.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class Watch:
         with self._lock:
             if self._thread is None:
                 self._beat()
-                self._thread = _every(INTERVAL, lambda: self.tick(time.monotonic()), "aipassport-watch")
+                self._thread = _every(INTERVAL, lambda: self.look(time.monotonic()), "aipassport-watch")
+                _every(INTERVAL, lambda: self.tick(time.monotonic()), "aipassport-ledger")
                 _every(_TELL_EVERY, self.tell, "aipassport-notices")
                 _every(_DELIVER_EVERY, courier.deliver, "aipassport-courier")
 
@@ -139,14 +141,17 @@ class Watch:
 
     # The ticker
 
-    def tick(self, now: float) -> None:
-        """One look at everything. What needs no database comes first: it works while that is away.
-
-        Settlements come after the rights: one that hangs or fails must not keep a revoked stream open.
-        """
+    def look(self, now: float) -> None:
+        """One look at what needs no database, and is not kept waiting by one that is away."""
         self._look_at_clients()
         self._look_at_drain(now)
         self._finish_off(now)
+
+    def tick(self, now: float) -> None:
+        """What the database has to say, and to be told.
+
+        Settlements come after the rights: one that hangs or fails must not keep a revoked stream open.
+        """
         if now - self._beaten_at > _BEAT_EVERY:
             self._beat()
         self._look_at_rights(now)
@@ -155,6 +160,10 @@ class Watch:
         if now - self._reaped_at > _REAP_EVERY:
             self._reaped_at = now
             ledger.reap(lost_after=settings.AIPASSPORT_LOST_AFTER)
+            ledger.reap_own(self.worker, self._knows, lost_after=settings.AIPASSPORT_LOST_AFTER)
+
+    def _knows(self, call: UUID) -> bool:
+        return call in self._open or call in self._unsettled
 
     def tell(self) -> None:
         """Put into the outbox what was noted since the last time; what the database refuses is kept for the next."""

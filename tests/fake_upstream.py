@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import struct
 import threading
 import time
 import zlib
@@ -184,6 +185,39 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.05)
         self._chunk(event(b"[DONE]"))
         self._chunk(b"")
+
+    def _steady(self, body: Any) -> None:
+        """As many chunks as ``max_tokens`` says, 20 a second; ``max_completion_tokens`` for who calls it so."""
+        self._stream()
+        for number in range(body.get("max_completion_tokens") or body["max_tokens"]):
+            self._chunk(chat_chunk(f"{number} "))
+            time.sleep(0.05)
+        self._chunk(event(b"[DONE]"))
+        self._chunk(b"")
+
+    def _pauses(self, _: Any) -> None:
+        """Thinks for three seconds in the middle."""
+        self._stream()
+        self._chunk(chat_chunk("let me think "))
+        time.sleep(3)
+        self._chunk(chat_chunk("done"))
+        self._chunk(event(b"[DONE]"))
+        self._chunk(b"")
+
+    def _resets(self, body: Any) -> None:
+        """Its connection is reset in the middle: what was on its way is lost with it."""
+        if body.get("stream"):
+            self._stream()
+            self._chunk(chat_chunk("half an "))
+            time.sleep(0.2)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def _half_a_head(self, _: Any) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-ty")
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
 
     def _dies(self, body: Any) -> None:
         """Breaks off in the middle."""

@@ -15,5 +15,7 @@ _file = Path(os.environ["TEST_CLOCK"])
 _right = time.time_ns
 time.time_ns = lambda: _right() + int(float(_file.read_text()) * 1e9)
 
-if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    DATABASES["default"]["OPTIONS"]["options"] = f"-c search_path=shifted,pg_catalog,public -c test.clock={_file.name}"
+if DATABASES["default"]["ENGINE"] == "aipassport.postgresql":
+    DATABASES["default"]["OPTIONS"]["options"] += (
+        f" -c search_path=shifted,pg_catalog,public -c test.clock={_file.name}"
+    )

@@ -175,3 +175,16 @@ def test_a_new_day_begins_at_zero_and_never_goes_back(grant: Grant, claims: toke
     Allowance.objects.update(day=29990101, day_requests=7, day_spent=0)
     assert Call.objects.get(pk=admit(claims)).day == 29990101
     assert Allowance.objects.get().day_requests == 8
+
+
+def test_a_call_that_its_own_worker_does_not_know_is_settled_at_its_bound(grant: Grant, claims: tokens.Claims) -> None:
+    """A database that failed over may have forgotten the settlement; nobody else looks after a living worker's calls."""
+    limit(grant, max_cost=1000)
+    known, forgotten, young = (admit(claims, want=100) for _ in range(3))
+    Call.objects.exclude(pk=young).update(started_at=F("started_at") - 120_000_000)
+    assert ledger.reap_own(uuid.uuid4(), lambda call: False, lost_after=60) == 0
+    assert ledger.reap_own(WORKER, lambda call: call == known, lost_after=60) == 1
+    call = Call.objects.get(pk=forgotten)
+    assert (call.outcome, call.cost, call.estimated) == ("lost", 100, True)
+    assert Call.objects.open().count() == 2
+    assert_counters_equal_the_ledger(grant)

@@ -1,0 +1,114 @@
+"""SQLite's own troubles: somebody else holds its lock, or there is no more room on its disk."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .callers import Caller, Said
+from .instances import Instance
+from .live import eventually, server
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite3"
+
+
+@pytest.fixture
+def instance(path: Path, upstream: Any) -> Instance:
+    return Instance(f"sqlite:///{path}", upstream)
+
+
+def calls(path: Path) -> Counter[str]:
+    with closing(sqlite3.connect(path, timeout=10)) as connection:
+        return Counter(outcome for (outcome,) in connection.execute("SELECT outcome FROM grants_call"))
+
+
+def test_a_foreign_lock_of_three_seconds_stops_no_stream(
+    path: Path, instance: Instance, upstream: Any, tmp_path: Path
+) -> None:
+    """Streams that run go on without a stall; calls that come wait, and then pass."""
+    _, token = instance.grant("--max-cost=10")
+    with server(tmp_path / "log", **instance.env) as process, closing(sqlite3.connect(path)) as foreign:
+        stream = Caller(process, token).stream("fake-steady", max_tokens=80)
+        said: list[Said] = []
+        callers = [
+            threading.Thread(target=lambda: said.append(Caller(process, token).ask(max_tokens=10))) for _ in range(8)
+        ]
+        foreign.execute("BEGIN IMMEDIATE")
+        begun = last = time.monotonic()
+        for thread in callers:
+            thread.start()
+        gaps = []
+        while last - begun < 3:
+            next(stream.chunks)
+            gaps.append(time.monotonic() - last)
+            last = time.monotonic()
+        assert not said
+        foreign.execute("ROLLBACK")
+        for thread in callers:
+            thread.join(10)
+        assert stream.ends()
+    assert len(gaps) > 40
+    assert max(gaps) < 0.3
+    assert {one.status for one in said} == {200}
+    assert calls(path) == {"ok": 9}
+    instance.assert_books_balance()
+
+
+@contextmanager
+def full(process: Any, path: Path) -> Iterator[None]:
+    """No file of the server's workers grows any more: as on a disk that is full."""
+    master = process.process.pid
+    workers = [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+    room = max(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    for pid in workers:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        for pid in workers:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_refuses_calls_relays_none_unaccounted_and_mends_when_there_is_room(
+    path: Path, instance: Instance, upstream: Any, tmp_path: Path
+) -> None:
+    _, token = instance.grant("--max-cost=10")
+    log = tmp_path / "elsewhere"
+    log.mkdir()
+    with server(log / "log", **instance.env | {"LOG_LEVEL": "WARNING"}) as process:
+        caller = Caller(process, token)
+        while caller.ask(max_tokens=10).status == 200 and calls(path)["ok"] < 5:
+            pass
+        stream = caller.stream("fake-steady", max_tokens=60)
+        before, made = len(upstream.seen), calls(path)
+        with full(process, path):
+            begun, said = time.monotonic(), []
+            while time.monotonic() - begun < 4:
+                said.append(caller.ask(max_tokens=10))
+            assert stream.ends()  # its settlement finds no room
+            refused = [one for one in said if one.status != 200]
+            assert {(one.status, one.code, one.retry_after > 0) for one in refused} == {(503, "unavailable", True)}
+            assert said[-1].status == 503
+            assert len(upstream.seen) - before == len(said) - len(refused)
+            assert calls(path)["open"] == 1
+        eventually(lambda: not calls(path)["open"], within=5)
+        again = caller.ask(max_tokens=10)
+        assert again.status == 200
+    ended = calls(path)
+    assert ended["ok"] == made["ok"] + 1 + len(said) - len(refused) + 1
+    assert set(ended) <= {"ok", "lost"}
+    instance.assert_books_balance()
