@@ -14,13 +14,12 @@ import gc  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
-import secrets  # noqa: E402
-import shutil  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from aipassport import settings  # noqa: E402
+from proxy import metrics_folder  # noqa: E402
 
 wsgi_app = "aipassport.wsgi:application"
 bind = f"{settings.HOST}:{settings.PORT}"
@@ -41,7 +40,7 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 
 # Where the workers keep their metrics for each other, in memory if there is such a place; prometheus_client is told by
 # its own variable, before a worker imports it.
-_metrics = Path(worker_tmp_dir or tempfile.gettempdir()) / f"aipassport-metrics-{secrets.token_hex(8)}"
+_metrics = metrics_folder.new_name(Path(worker_tmp_dir or tempfile.gettempdir()))
 raw_env = [f"PROMETHEUS_MULTIPROC_DIR={_metrics}"] if settings.AIPASSPORT_METRICS else []
 
 
@@ -82,21 +81,18 @@ def settle_in() -> None:
 
 def on_starting(server: Any) -> None:
     if settings.AIPASSPORT_METRICS:
-        _metrics.mkdir(mode=0o700)
-        os.chown(_metrics, server.cfg.uid, server.cfg.gid)  # the workers'
+        metrics_folder.make(_metrics, server.cfg.uid, server.cfg.gid)
 
 
 def on_exit(server: Any) -> None:
-    shutil.rmtree(_metrics, ignore_errors=True)
+    metrics_folder.remove(_metrics)
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master: what the worker counted is kept, what it was is not."""
+    """In the master, which must not end for it: what the worker counted is kept, how it stood is not."""
     if settings.AIPASSPORT_METRICS:
-        from proxy.telemetry import folder
-
         try:
-            folder.bury(_metrics, worker.pid)
+            metrics_folder.bury(_metrics, worker.pid)
         except Exception:
             server.log.exception("the metrics of worker %s could not be kept", worker.pid)
 

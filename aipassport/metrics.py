@@ -7,7 +7,6 @@ from ipaddress import ip_address
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotFound
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from grants.actors import address_of
 
@@ -26,7 +25,7 @@ def view(request: HttpRequest) -> HttpResponse:
         return HttpResponse(status=405, headers={"Allow": "GET, HEAD"})
     from proxy.telemetry import metrics
 
-    return HttpResponse(metrics.exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4, headers=_NO_STORE)
+    return HttpResponse(metrics.exposition(), content_type=metrics.CONTENT_TYPE, headers=_NO_STORE)
 
 
 def _is_near(request: HttpRequest) -> bool:

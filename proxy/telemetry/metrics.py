@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from . import gauges
 from .events import Ended, Refused
-from .folder import locked
+from ..metrics_folder import locked
 from .names import Names
 
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _AT_MOST = 1000  # entries, should nobody sum them up
 
 _ADDED = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .folder import locked
+from ..metrics_folder import locked
 
 LIMIT = 50  # models of all providers together
 OTHER = "other"
