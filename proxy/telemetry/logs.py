@@ -12,7 +12,7 @@ from .events import Ended, Refused, trace_id
 logger = logging.getLogger("aipassport.calls")
 
 _MODEL_LENGTH = 200  # the ledger's
-_PLAIN = re.compile(r"[\w.:/@+-]+", re.ASCII)
+_PLAIN = re.compile(r"[\w.:/@+-]+", re.ASCII).fullmatch
 _SECRET = re.compile(r"eyJ[\w-]{8,}[\w.-]*|\bsk-[\w-]{16,}|\bAIza[\w-]{30,}")  # in place of a model's name
 _as_json = json.JSONEncoder().encode
 
@@ -27,12 +27,12 @@ class Line:
         self.fields = fields
 
     def __str__(self) -> str:
-        return " ".join([self.event, *(f"{name}={_text(value)}" for name, value in self.fields.items() if value != "")])
-
-
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else _as_json(value)
-    return text if not isinstance(value, str) or _PLAIN.fullmatch(text) else _as_json(text)
+        told = [self.event]
+        for name, value in self.fields.items():
+            if value is not None and value != "":
+                plain = type(value) is not str or _PLAIN(value)
+                told.append(f"{name}={value if plain else _as_json(value)}")
+        return " ".join(told)
 
 
 def ended(event: Ended) -> None:
