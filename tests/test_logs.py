@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from proxy.telemetry.logs import Line
 
 from .callers import Caller
 from .conftest import CANARY
-from .live import eventually, server
+from .live import ROOT, eventually, server
 from .test_limits_live import PER_TOKEN, price
 from .test_relay import chat
 
@@ -136,6 +137,14 @@ ANSWER = "You said:"  # the sandbox's first words
 SPOKEN = [("sandbox-1", False), ("sandbox-1", True), ("fake-dies", True), ("fake-fails", True)] + [
     (name, False) for name in ("fake-echoes-the-key", "fake-refuses-the-key", "fake-html-error", "fake-redirects")
 ]
+
+
+def test_every_field_is_in_the_operators_table() -> None:
+    table = (ROOT / "docs/operations.md").read_text().partition("| Field |")[2]
+    source = ast.parse((ROOT / "proxy/telemetry/logs.py").read_text())
+    fields = {key.value for node in ast.walk(source) if isinstance(node, ast.Dict) for key in node.keys}  # type: ignore[union-attr]
+    assert len(fields) > 15
+    assert [name for name in fields if f"`{name}`" not in table] == []
 
 
 # Formatting

@@ -14,11 +14,13 @@ import requests
 from django.db import connection
 from django.test import Client
 
+from grants import statements
 from grants.models import Call
+from proxy.telemetry import gauges, metrics
 from proxy.telemetry.names import LIMIT, OTHER
 
 from .callers import Caller, crowd
-from .live import eventually, server
+from .live import ROOT, eventually, server
 from .metrics import TOKEN, bearer, folder_of, kill_worker, scrape, scraped, workers_of
 from .test_limits_live import PER_TOKEN, price
 from .test_relay import chat
@@ -186,7 +188,6 @@ def test_models_are_few_and_made_up_ones_are_not_among_them(two_workers: Any, is
 
 
 def test_scrapes_answer_while_the_database_does_not(tmp_path: Path, transactional_db: Any) -> None:
-    """Another process holds SQLite's file; of PostgreSQL the address is one where nobody listens."""
     with server(tmp_path / "log", AIPASSPORT_METRICS_TOKEN=TOKEN) as running:
         assert scrape(running)("aipassport_database_up") == 1
         assert scrape(running)("aipassport_notices_due") == 0
@@ -212,6 +213,23 @@ def test_the_tickers_age_and_the_database_s_connections_are_shown(two_workers: A
         assert found("aipassport_sqlite_jobs_total") == 2  # admission and settlement
         assert found("aipassport_sqlite_commits_total") == 2
         assert found("aipassport_sqlite_waiting") == 0
+
+
+@pytest.mark.django_db
+def test_what_a_scrape_asks_the_ledger_is_led_by_the_index_of_open_calls() -> None:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")  # the table is empty
+        explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+        assert "call_open" in str(cursor.execute(f"{explain} {statements.OUTSTANDING}").fetchall())
+
+
+def test_every_metric_is_in_the_operators_table() -> None:
+    table = (ROOT / "docs/operations.md").read_text()
+    for family in metrics._registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in table or name == gauges.TICKED_AT, name
+    assert all(f"`{name}`" in table for name in gauges.OF_DATABASE)
 
 
 # Who may read them
