@@ -14,9 +14,12 @@ import gc  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from aipassport import settings  # noqa: E402
+from proxy import metrics_folder  # noqa: E402
 
 settings.DATABASES["default"].setdefault("OPTIONS", {}).update(settings.DATABASE_WHILE_SERVING)
 
@@ -33,7 +36,14 @@ control_socket_disable = True
 proc_name = "aipassport"
 forwarder_headers = ""  # else a header of the caller's own, SCRIPT_NAME, moves its path past a reverse proxy's rules
 secure_scheme_headers: dict[str, str] = {}  # what a proxy says of the scheme is Django's: AIPASSPORT_TRUST_PROXY
+if settings.LOG_FORMAT == "json":
+    logger_class = "aipassport.logs.JSONLogger"
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108  heartbeats of workers, no data
+
+# Where the workers keep their metrics for each other, in memory if there is such a place; prometheus_client is told by
+# its own variable, before a worker imports it.
+_metrics = metrics_folder.new_name(Path(worker_tmp_dir or tempfile.gettempdir()))
+raw_env = [f"PROMETHEUS_MULTIPROC_DIR={_metrics}"] if settings.AIPASSPORT_METRICS else []
 
 
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*")
@@ -71,6 +81,32 @@ def settle_in() -> None:
     gc.collect()
 
 
+def on_starting(server: Any) -> None:
+    if settings.AIPASSPORT_METRICS:
+        metrics_folder.make(_metrics, server.cfg.uid, server.cfg.gid)
+
+
+def on_exit(server: Any) -> None:
+    metrics_folder.remove(_metrics)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """In the master, which must not end for it: what the worker counted is kept, how it stood is not."""
+    if settings.AIPASSPORT_METRICS:
+        try:
+            metrics_folder.bury(_metrics, worker.pid)
+        except Exception:
+            server.log.exception("the metrics of worker %s could not be kept", worker.pid)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """In the worker: what it has not written yet."""
+    if settings.AIPASSPORT_METRICS:
+        from proxy.telemetry import metrics
+
+        metrics.publish()
+
+
 def post_worker_init(worker: Any) -> None:
     """Let the watch see that this worker is told to go: open streams get their grace, then an in-band error.
 
@@ -79,10 +115,15 @@ def post_worker_init(worker: Any) -> None:
     from django.db import DatabaseError, InterfaceError
 
     from grants.pace import release_connection
-    from proxy.watch import watch
+    from proxy.watch import INTERVAL, every, watch
 
     worker.log.error_log.addFilter(without_tokens)
     settle_in()
+    if settings.AIPASSPORT_METRICS:
+        from proxy.telemetry import metrics
+
+        metrics.share(_metrics)
+        every(INTERVAL, metrics.publish, "aipassport-metrics")
     watch.drain_when(lambda: not worker.alive)
     try:
         watch.ensure_running()

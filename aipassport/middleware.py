@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
+from aipassport import metrics
 from proxy.views import RelayView
 
 _relay = RelayView.as_view()
 _RELAY_PREFIX = "/proxy/"
+_METRICS_PATH = "/metrics"
 
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
@@ -30,11 +33,16 @@ def security_headers(get_response: Callable[[HttpRequest], HttpResponse]) -> Cal
 
 
 def relay_lane(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Calls under ``/proxy/`` leave here: sessions, CSRF, messages and redirects are the desk's, and cost time."""
+    """Calls under ``/proxy/`` leave here: sessions, CSRF, messages and redirects are the desk's, and cost time.
+
+    So do scrapes, which have a guard of their own and may come to this server by its address.
+    """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(_RELAY_PREFIX):
             return _relay(request, path=request.path_info[len(_RELAY_PREFIX) :])
+        if request.path_info == _METRICS_PATH and settings.AIPASSPORT_METRICS:
+            return metrics.view(request)
         return get_response(request)
 
     return middleware

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -265,13 +267,35 @@ AIPASSPORT_RATES = {  # requests and seconds, of one address unless said otherwi
     "login-user": _rate("AIPASSPORT_THROTTLE_LOGIN_USER", "30/hour"),  # of one username, from anywhere
 }
 
+# Eyes: metrics where a guard for them is set, traces where they are asked for
+
+AIPASSPORT_METRICS_TOKEN = env.str("AIPASSPORT_METRICS_TOKEN", default="")
+if AIPASSPORT_METRICS_TOKEN and len(AIPASSPORT_METRICS_TOKEN) < 16:
+    raise ImproperlyConfigured("AIPASSPORT_METRICS_TOKEN has at least 16 characters.")
+try:
+    AIPASSPORT_METRICS_ADDRESSES = [
+        ip_network(address.strip()) for address in env.list("AIPASSPORT_METRICS_ADDRESSES", default=[])
+    ]
+except ValueError as error:
+    raise ImproperlyConfigured(f"AIPASSPORT_METRICS_ADDRESSES: {error}") from None
+AIPASSPORT_METRICS = bool(AIPASSPORT_METRICS_TOKEN or AIPASSPORT_METRICS_ADDRESSES)
+AIPASSPORT_TRACES = env.bool("AIPASSPORT_TRACES", default=False)
+if AIPASSPORT_TRACES and (find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None):
+    raise ImproperlyConfigured("AIPASSPORT_TRACES needs OpenTelemetry: pip install '.[otel]'.")
+
 # Logs: to standard error; never a token, key, prompt or completion
 
+LOG_FORMAT = env.str("AIPASSPORT_LOG_FORMAT", default="line")
+if LOG_FORMAT not in ("line", "json"):
+    raise ImproperlyConfigured("AIPASSPORT_LOG_FORMAT is line or json.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+        "json": {"()": "aipassport.logs.JSONFormatter"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     # urllib3 at DEBUG would log upstream paths; requests' own chatter helps nobody here; the pool tells of every loan
     "loggers": {

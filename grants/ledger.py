@@ -252,3 +252,10 @@ def taken_away(worker: UUID) -> Iterable[UUID]:
     with connection.cursor() as cursor:
         values = {"worker": db_uuid(worker), "now": time.time_ns() // 1000}
         return [UUID(str(row[0])) for row in cursor.execute(statements.TAKEN_AWAY, values).fetchall()]
+
+
+def outstanding() -> tuple[int, int]:
+    """How many calls are open, on all servers, and the nano-dollars reserved for them."""
+    with connection.cursor() as cursor:
+        count, reserved = cursor.execute(statements.OUTSTANDING).fetchone()
+    return int(count), int(reserved)

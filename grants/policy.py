@@ -57,6 +57,7 @@ class Policy:
     default_output_tokens: int
     prices: str  # the key's own, as its row keeps them
     margin: int  # percent
+    app: str  # its name, as the grant has it
     sealed_secret: str = field(repr=False)
 
     def secret(self) -> str:
@@ -104,13 +105,14 @@ class _Row(NamedTuple):
     default_output_tokens: int
     prices: Any
     margin: int
+    app: str
     limits: Limits
 
 
 _SELECT = f"""
 SELECT a.revision, a.expires_at, g.revoked_at, g.models, g.capabilities, g.allowed_origins,
        k.id, k.provider, k.base_url, k.extra_fields, k.secret, k.disabled_at, u.is_active,
-       s.kid, s.retired_at, r.jti, a.time_zone, g.default_output_tokens, k.prices, k.margin,
+       s.kid, s.retired_at, r.jti, a.time_zone, g.default_output_tokens, k.prices, k.margin, g.app_name,
        {", ".join(f"a.{name}" for name in LIMITS)}
 FROM grants_allowance a
 JOIN grants_grant g ON g.id = a.grant_id
@@ -157,6 +159,7 @@ def read(claims: Claims) -> Policy:
         default_output_tokens=found.default_output_tokens,
         prices=found.prices,
         margin=found.margin,
+        app=found.app,
         sealed_secret=found.secret,
     )
 

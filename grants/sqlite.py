@@ -69,6 +69,12 @@ class HotPath:
         self._writer: sqlite3.Connection | None = None
         self._queue: deque[_Queued[Any]] = deque()
         self._leading = threading.Lock()
+        self.commits = self.jobs = 0  # for whoever watches
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a commit to begin."""
+        return len(self._queue)
 
     def row(self, sql: str, params: Mapping[str, Any]) -> Sequence[Any] | None:
         """The one row of a SELECT with parameters written ``%(name)s``."""
@@ -130,6 +136,8 @@ class HotPath:
             for queued in batch:
                 queued.result = queued.job(raw)
             self._writer.execute("COMMIT")
+            self.commits += 1
+            self.jobs += len(batch)
         finally:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")

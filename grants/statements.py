@@ -180,6 +180,7 @@ WHERE c.worker = %(worker)s AND c.finished_at IS NULL AND (
     g.revoked_at IS NOT NULL OR a.expires_at <= {NOW} OR k.disabled_at IS NOT NULL OR NOT u.is_active
     OR r.jti IS NOT NULL OR s.kid IS NULL OR s.retired_at IS NOT NULL)
 """
+OUTSTANDING = "SELECT count(*), COALESCE(sum(reserved), 0) FROM grants_call WHERE finished_at IS NULL"
 REVISION_AND_STANDING = (
     f"SELECT revision, expires_at, closed_at, {NOW}, {STANDING} FROM grants_allowance WHERE grant_id = %(grant)s"
 )

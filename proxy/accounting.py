@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
@@ -16,6 +18,7 @@ from grants.pace import release_connection
 from grants.policy import Policy
 from grants.tokens import Claims
 
+from . import telemetry
 from .dialects.base import UpstreamCall
 from .exceptions import Unavailable
 from .pricing import metering
@@ -23,33 +26,83 @@ from .reservations import Reservation, output_limit, reservation
 from .streaming import Ending
 from .watch import Watched, watch
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _ATTEMPTS = 5
 _LOST_PATIENCE = (408, 504, 524)  # a gateway's: the model behind it may have done, and billed, everything
+
+
+@dataclass(slots=True)
+class Clock:
+    """When a request arrived (``time.monotonic_ns()``), and for how long its body was on its way."""
+
+    arrived_ns: int = field(default_factory=time.monotonic_ns)
+    body_ns: int = 0
+
+    def waiting(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read the body; what that takes is the client's time."""
+        began = time.monotonic_ns()
+        try:
+            return read(*args, **kwargs)
+        finally:
+            self.body_ns += time.monotonic_ns() - began
+
+    def total_us(self) -> int:
+        return (time.monotonic_ns() - self.arrived_ns) // 1000
 
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
     """An admitted call. ``finish`` must be called exactly once.
 
-    ``limit``: the output limit that it was admitted with, where the grant's limits ask for one. ``standing``: how the
-    grant stood with it.
+    ``reserved``: nano-dollars. ``limit``: the output limit that it was admitted with, where the grant's limits ask for
+    one. ``standing``: how the grant stood with it. ``span``: its OpenTelemetry span, where there are traces.
     """
 
     id: UUID
     policy: Policy
     call: UpstreamCall
     watched: Watched
+    reserved: int
     limit: int | None
     standing: Standing
+    clock: Clock
+    span: Any
 
     def finish(self, ending: Ending) -> None:
         """Settle it: usage and cost as observed, or estimated from what flowed."""
+        settlement: ledger.Settlement | None = None
+        ended_ns = time.monotonic_ns()
         try:
-            watch.settle(self.id, self._settlement(ending))
+            settlement = self._settlement(ending)
+            watch.settle(self.id, settlement)
         finally:
             watch.leave(self.id)
             watch.touch(self.policy.grant)
             release_connection()
+            self._tell(ending, settlement or ledger.Settlement(ending.outcome, ending.status), ended_ns)
+
+    def _tell(self, ending: Ending, settlement: ledger.Settlement, ended_ns: int) -> None:
+        if settlement.cost is None and self.reserved:
+            settlement = replace(settlement, cost=self.reserved, estimated=True)  # as the ledger has it
+        clock, now = self.clock, time.monotonic_ns()
+        sent_ns = self.watched.exchange.began_ns or ended_ns
+        added_ns = sent_ns - clock.arrived_ns - clock.body_ns + now - ended_ns
+        result = ending.observer.result() if self.span is not None and ending.observer is not None else None
+        model = (result or {}).get("model") or (result or {}).get("modelVersion")
+        telemetry.ended(
+            telemetry.Ended(
+                id=self.id,
+                policy=self.policy,
+                call=self.call,
+                settlement=settlement,
+                added_us=added_ns // 1000,
+                total_us=(now - clock.arrived_ns) // 1000,
+                response_model=model if isinstance(model, str) else "",
+                span=self.span,
+            )
+        )
 
     def _settlement(self, ending: Ending) -> ledger.Settlement:
         settlement = ledger.Settlement(
@@ -102,7 +155,7 @@ class OpenCall:
         return failed or (ending.status is not None and ending.status >= 300)
 
 
-def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any) -> OpenCall:
+def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, clock: Clock | None = None) -> OpenCall:
     """Check the call against its grant, count it and open its row; the database connection is given back then.
 
     Raises:
@@ -130,8 +183,17 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any) -
         except (DatabaseError, InterfaceError):
             watch.doubt(call_id)
             raise
-        limit = asked.granted(admission.reserved)
-        return OpenCall(call_id, policy, call, watch.enter(call_id, client), limit, admission.standing)
+        return OpenCall(
+            call_id,
+            policy,
+            call,
+            watch.enter(call_id, client, stream=call.stream),
+            admission.reserved,
+            asked.granted(admission.reserved),
+            admission.standing,
+            clock or Clock(),
+            telemetry.begin_span(call_id, policy, call),
+        )
     raise Unavailable("This grant is being changed; please try again.", retry_after=1)
 
 

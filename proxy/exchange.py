@@ -69,10 +69,12 @@ def _send(opened: OpenCall) -> None:
 
 def _apart(opened: OpenCall) -> UpstreamCall:
     """The call as it goes out: with the output limit that it was admitted with, and an idempotency key of the grant's
-    own, since all apps on a provider key share one name space there."""
+    own, since all apps on a provider key share one name space there. A trace goes on from our span."""
     call = opened.call
     if opened.limit is not None and opened.limit != call.demand.limit:
         call = call.limited(opened.limit)
+    if opened.span is not None:
+        call = replace(call, headers={**call.headers, **opened.span.headers})
     if (given := call.headers.get("idempotency-key")) is None:
         return call
     return replace(call, headers={**call.headers, "idempotency-key": f"{opened.policy.grant}-{given}"})

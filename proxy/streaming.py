@@ -17,7 +17,7 @@ _OBSERVED_BYTES = 32 * 1024 * 1024  # of a JSON answer; a larger one is estimate
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a call went: what settlement needs to know."""
+    """How a call went: what settlement needs to know. ``first_byte_us``: since the request began to go out."""
 
     outcome: str
     status: int | None = None
@@ -80,7 +80,6 @@ class RelayedBody:
         self._parts: list[bytes] = []
         self._received = 0
         self._length = exchange.length
-        self._started = time.monotonic_ns()
         self._first_byte_us: int | None = None
         self._settled = False
         self._over = False
@@ -105,7 +104,7 @@ class RelayedBody:
         if not chunk:
             return self._end()
         if self._first_byte_us is None:
-            self._first_byte_us = (time.monotonic_ns() - self._started) // 1000
+            self._first_byte_us = (time.monotonic_ns() - self._exchange.began_ns) // 1000
         return self._observe(chunk)
 
     def _observe(self, chunk: bytes) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from email.errors import MissingHeaderBodySeparatorDefect
 from typing import Any
@@ -124,11 +125,13 @@ _session = _new_session()
 class Exchange:
     """One request to a provider and its answer, which another greenlet may abort at any time.
 
-    ``sent``: a connection was made and the request begun, so that the provider may work on it.
+    ``sent``: a connection was made and the request begun, so that the provider may work on it. ``began_ns``: when
+    :meth:`send` was called (``time.monotonic_ns()``), 0 before.
     """
 
     def __init__(self) -> None:
         self.sent = False
+        self.began_ns = 0
         self._connection: HTTPConnection | None = None
         self._response: requests.Response | None = None
 
@@ -143,6 +146,7 @@ class Exchange:
         request = _prepare(base_url, auth, call)
         proxy = settings.AIPASSPORT_UPSTREAM_PROXY
         _local.exchange = self
+        self.began_ns = time.monotonic_ns()
         try:
             self._response = _session.get_adapter(base_url).send(
                 request,

@@ -6,7 +6,7 @@ import logging
 from typing import Any, cast
 
 from django.db import DatabaseError, InterfaceError
-from django.http import HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -19,10 +19,10 @@ from grants.pace import release_connection
 from grants.policy import Denied, Policy
 from grants.tokens import Claims
 
-from . import cors, dialects, inbound, ratelimit
-from .accounting import open_call
+from . import cors, dialects, inbound, ratelimit, telemetry
+from .accounting import Clock, open_call
 from .authentication import DelegatedToken
-from .dialects.base import Inbound
+from .dialects.base import Inbound, UpstreamCall
 from .exceptions import BadRequest, LimitReached, NotGranted, RelayError, Unauthorized, Unavailable
 from .exchange import relay
 from .reservations import output_limit
@@ -50,17 +50,25 @@ class RelayView(APIView):
     schema = None
     _policy: Policy | None = None
     _standing: Standing | None = None
+    _claims: Claims | None = None
+    _call: UpstreamCall | None = None
+    _admitted = False
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        self._clock = Clock()
+        super().setup(*args, **kwargs)
 
     def relay(self, request: Request, path: str) -> HttpResponseBase:
         """One call, in the order of the steps."""
         claims, http = cast(Claims, request.auth), request._request
+        self._claims = claims
         policy = self._policy = policies.read(claims)
         release_connection()  # a slow body must not hold one of a few
         policy.check_origin(http.META.get("HTTP_ORIGIN"))
-        asked = inbound.read(http, f"/{path}")
-        call = dialects.read(asked, policy.provider, policy.extra_fields, output_limit(policy))
-        opened = open_call(claims, policy, call, http.META.get("gunicorn.socket"))
-        self._policy, self._standing = opened.policy, opened.standing
+        asked = self._clock.waiting(inbound.read, http, f"/{path}")
+        call = self._call = dialects.read(asked, policy.provider, policy.extra_fields, output_limit(policy))
+        opened = open_call(claims, policy, call, http.META.get("gunicorn.socket"), self._clock)
+        self._admitted, self._policy, self._standing = True, opened.policy, opened.standing
         return relay(opened)
 
     get = post = put = patch = delete = relay
@@ -102,6 +110,8 @@ class RelayView(APIView):
         """Any error as an answer in the dialect of the caller's SDK, so that it raises its own typed exception."""
         error = _relay_error(exc)
         http = self.request._request
+        if not self._admitted:
+            self._tell_refusal(error, http)
         asked = Inbound(http.method or "", f"/{self.kwargs['path']}", headers=inbound.headers_of(http))
         response = JsonResponse(dialects.error_body(dialects.of_request(asked), error), status=error.status)
         response.headers["cache-control"] = "no-store"
@@ -112,6 +122,19 @@ class RelayView(APIView):
         if error.final:
             response.headers["x-should-retry"] = "false"
         return response
+
+    def _tell_refusal(self, error: RelayError, http: HttpRequest) -> None:
+        telemetry.refused(
+            telemetry.Refused(
+                code=error.code,
+                status=error.status,
+                total_us=self._clock.total_us(),
+                trace=telemetry.trace_id(http.META, "HTTP_TRACEPARENT"),
+                grant=self._claims.grant if self._claims else None,
+                policy=self._policy,
+                call=self._call,
+            )
+        )
 
 
 def _relay_error(exc: Exception) -> RelayError:

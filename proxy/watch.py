@@ -55,6 +55,7 @@ class Watched(Fate):
     exchange: Exchange = field(default_factory=Exchange)
     client: socket.socket | None = None
     cut_at: float = 0.0
+    stream: bool = False
 
     def end(self, error: Cut, now: float) -> None:
         """End it from our side; its own greenlet settles it and tells the client."""
@@ -85,6 +86,23 @@ class Watch:
     _drain_until: float = 0.0
     _beaten_at: float = 0.0
     _reaped_at: float = 0.0
+    ticked_at: float = field(default_factory=time.time)  # when a tick was last finished; seconds since the epoch
+    reaped: int = 0  # calls settled for workers that fell silent
+
+    # What it tells of itself
+
+    @property
+    def open_calls(self) -> int:
+        return len(self._open)
+
+    @property
+    def open_streams(self) -> int:
+        return sum(1 for watched in list(self._open.values()) if watched.stream)
+
+    @property
+    def unsettled(self) -> int:
+        """Settlements that the database has refused so far."""
+        return len(self._unsettled)
 
     # What the relay tells it
 
@@ -95,13 +113,13 @@ class Watch:
         with self._lock:
             if self._thread is None:
                 self._beat()
-                self._thread = _every(INTERVAL, lambda: self.look(time.monotonic()), "aipassport-watch")
-                _every(INTERVAL, lambda: self.tick(time.monotonic()), "aipassport-ledger")
-                _every(_TELL_EVERY, self.tell, "aipassport-notices")
-                _every(_DELIVER_EVERY, courier.deliver, "aipassport-courier")
+                self._thread = every(INTERVAL, lambda: self.look(time.monotonic()), "aipassport-watch")
+                every(INTERVAL, lambda: self.tick(time.monotonic()), "aipassport-ledger")
+                every(_TELL_EVERY, self.tell, "aipassport-notices")
+                every(_DELIVER_EVERY, courier.deliver, "aipassport-courier")
 
-    def enter(self, call: UUID, client: socket.socket | None) -> Watched:
-        watched = self._open[call] = Watched(client=client)
+    def enter(self, call: UUID, client: socket.socket | None, *, stream: bool = False) -> Watched:
+        watched = self._open[call] = Watched(client=client, stream=stream)
         return watched
 
     def leave(self, call: UUID) -> None:
@@ -159,8 +177,9 @@ class Watch:
         self._write_key_use()
         if now - self._reaped_at > _REAP_EVERY:
             self._reaped_at = now
-            ledger.reap(lost_after=settings.AIPASSPORT_LOST_AFTER)
-            ledger.reap_own(self.worker, self._knows, lost_after=settings.AIPASSPORT_LOST_AFTER)
+            self.reaped += ledger.reap(lost_after=settings.AIPASSPORT_LOST_AFTER)
+            self.reaped += ledger.reap_own(self.worker, self._knows, lost_after=settings.AIPASSPORT_LOST_AFTER)
+        self.ticked_at = time.time()
 
     def _knows(self, call: UUID) -> bool:
         return call in self._open or call in self._unsettled
@@ -231,7 +250,7 @@ class Watch:
             ProviderKey.objects.filter(pk=key).update(last_used_at=now, **noted)
 
 
-def _every(seconds: float, act: Callable[[], Any], name: str) -> threading.Thread:
+def every(seconds: float, act: Callable[[], Any], name: str) -> threading.Thread:
     """A thread (under gevent a greenlet) that acts again and again, come what may, and holds no connection between."""
 
     def run() -> None:

@@ -64,6 +64,8 @@ STREAMS = {name: answer for name, answer in ANSWERS.items() if answer.streamed}
 class Wire:
     """A provider's answer as the relay reads it: ``pieces``, then its end, or ``error``."""
 
+    began_ns = 0
+
     def __init__(
         self,
         pieces: Iterable[bytes],

@@ -48,6 +48,10 @@ class Stream:
 
     chunks: Iterator[bytes]
     first: bytes
+    answer: requests.Response = field(repr=False)
+
+    def leave(self) -> None:
+        self.answer.close()
 
     def ends(self) -> bool:
         """Whether the rest of it comes, to its proper end."""
@@ -84,7 +88,7 @@ class Caller:
         answer = requests.post(self._url, json=body, stream=True, timeout=30, headers=self._session.headers)
         assert answer.status_code == 200, answer.text
         chunks = answer.iter_content(None)
-        return Stream(chunks, next(chunks))
+        return Stream(chunks, next(chunks), answer)
 
     def obey(self, until: float, ask: Callable[[], Said] | None = None) -> Iterator[Said]:
         """Answers to calls made again and again as the refusals tell: after the pause that they ask for, never after

@@ -17,10 +17,10 @@ GOOD = {
 }
 
 
-def start(**changes: str | None) -> subprocess.CompletedProcess[str]:
-    """Read the settings in a process of its own, without a ``.env``."""
+def start(*, before: str = "", **changes: str | None) -> subprocess.CompletedProcess[str]:
+    """Read the settings in a process of its own, without a ``.env``; ``before``: what it runs first."""
     environment = {"PATH": os.environ["PATH"]} | {k: v for k, v in (GOOD | changes).items() if v is not None}
-    code = "import environ; environ.Env.read_env = lambda *a, **k: None\nfrom aipassport import settings"
+    code = f"{before}import environ; environ.Env.read_env = lambda *a, **k: None\nfrom aipassport import settings"
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True, timeout=60, check=False
     )
@@ -42,6 +42,10 @@ def test_good_settings_are_read() -> None:
         ({"DATABASE_URL": "mysql://u@h/d"}, "SQLite or PostgreSQL"),
         ({"AIPASSPORT_SQLITE_SYNCHRONOUS": "OFF"}, "FULL or NORMAL"),
         ({"AIPASSPORT_URL": "ai.example.com"}, "AIPASSPORT_URL"),
+        ({"AIPASSPORT_METRICS_TOKEN": "short"}, "AIPASSPORT_METRICS_TOKEN"),
+        ({"AIPASSPORT_METRICS_ADDRESSES": "10.0.0.1/8"}, "AIPASSPORT_METRICS_ADDRESSES"),
+        ({"AIPASSPORT_METRICS_ADDRESSES": "scraper.example"}, "AIPASSPORT_METRICS_ADDRESSES"),
+        ({"AIPASSPORT_LOG_FORMAT": "xml"}, "AIPASSPORT_LOG_FORMAT"),
     ],
 )
 def test_bad_settings_stop_the_start(changes: dict[str, str | None], complaint: str) -> None:
