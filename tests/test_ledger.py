@@ -178,7 +178,7 @@ def test_a_new_day_begins_at_zero_and_never_goes_back(grant: Grant, claims: toke
 
 
 def test_a_call_that_its_own_worker_does_not_know_is_settled_at_its_bound(grant: Grant, claims: tokens.Claims) -> None:
-    """A database that failed over may have forgotten the settlement; nobody else looks after a living worker's calls."""
+    """A database that failed over may have forgotten the settlement; nobody else looks after a live worker's calls."""
     limit(grant, max_cost=1000)
     known, forgotten, young = (admit(claims, want=100) for _ in range(3))
     Call.objects.exclude(pk=young).update(started_at=F("started_at") - 120_000_000)

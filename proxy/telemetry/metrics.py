@@ -19,9 +19,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ..metrics_folder import locked
 from . import gauges
 from .events import Ended, Refused
-from ..metrics_folder import locked
 from .names import Names
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
