@@ -20,6 +20,7 @@ from proxy.telemetry import gauges, metrics
 from proxy.telemetry.names import LIMIT, OTHER
 
 from .callers import Caller, crowd
+from .conftest import CANARY
 from .live import ROOT, eventually, server
 from .metrics import TOKEN, bearer, folder_of, kill_worker, scrape, scraped, workers_of
 from .test_limits_live import PER_TOKEN, price
@@ -173,18 +174,25 @@ def test_a_server_sweeps_out_what_killed_ones_left_behind_and_nothing_of_the_liv
 
 
 def test_models_are_few_and_made_up_ones_are_not_among_them(two_workers: Any, issue: Any) -> None:
-    _, token = issue("sandbox", models=("*",), max_requests=10_000)
-    crowd(8, lambda who: [Caller(two_workers, token).ask(f"sandbox-{who}-{turn}") for turn in range(LIMIT // 4)])
-    _, other = issue("openai")
-    for number in range(5):
-        Caller(two_workers, other).ask(f"fake-html-error-{number}")  # as the sandbox does
-        Caller(two_workers, other).ask("fake-html-error")
+    _, token = issue("openai")
+    crowd(8, lambda who: [Caller(two_workers, token).ask(f"any-{who}-{turn}") for turn in range(LIMIT // 4)])
+    for name in ("fake-html-error", "gpt-made-up"):
+        assert Caller(two_workers, token).ask(name).status != 200
     calls = Call.objects.count()
+    assert calls == 8 * (LIMIT // 4) + 2 > LIMIT + 2
     found = eventually(lambda: (seen := scrape(two_workers)).total("aipassport_calls_total") == calls and seen)
     names = found.labels("aipassport_calls_total", "model")
-    assert OTHER in names
-    assert len(names) <= LIMIT + 1
-    assert "fake-html-error" not in names
+    assert len(names) == LIMIT + 1, "of both workers together"
+    assert {name.partition("-")[0] for name in names} == {"any", OTHER}
+
+
+def test_a_credential_in_place_of_a_model_is_no_label(two_workers: Any, issue: Any) -> None:
+    """Even where the provider answers with success, as one's own model server does to any name."""
+    _, token = issue("openai")
+    assert chat(two_workers, token, f"any-{CANARY}").status_code == 200
+    found = eventually(lambda: (seen := scrape(two_workers)).total("aipassport_calls_total") == 1 and seen)
+    assert CANARY not in found.text
+    assert found("aipassport_calls_total", provider="openai", model="any-…", outcome="ok") == 1
 
 
 def test_scrapes_answer_while_the_database_does_not(tmp_path: Path, transactional_db: Any) -> None:

@@ -15,6 +15,9 @@ from ..dialects.base import UpstreamCall
 # W3C Trace Context, level 1: version, trace, parent, flags. All zeros is no id.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
+_SECRET = re.compile(r"eyJ[\w-]{8,}[\w.-]*|\bsk-[\w-]{16,}|\bAIza[\w-]{30,}")
+_MODEL_LENGTH = 200  # the ledger's
+
 
 class Ended(NamedTuple):
     """An admitted call, settled.
@@ -45,6 +48,11 @@ class Refused(NamedTuple):
     policy: Policy | None = None
     call: UpstreamCall | None = None
     span: None = None
+
+
+def model_name(call: UpstreamCall) -> str:
+    """Models' names are the caller's to choose: a credential that got there by mistake is not repeated."""
+    return _SECRET.sub("…", call.model[:_MODEL_LENGTH])
 
 
 def trace_id(headers: Mapping[str, str], name: str = "traceparent") -> str:

@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from grants import ledger
 from grants.models import Notice
+from grants.pace import release_connection
 from grants.policy import POSTGRESQL, hot_path
 
-from ..connections import release_connection
 from ..watch import watch
 
 TICKED_AT = "aipassport_ticker_finished_at_seconds"

@@ -7,13 +7,11 @@ import logging
 import re
 from typing import Any
 
-from .events import Ended, Refused, trace_id
+from .events import Ended, Refused, model_name, trace_id
 
 logger = logging.getLogger("aipassport.calls")
 
-_MODEL_LENGTH = 200  # the ledger's
 _PLAIN = re.compile(r"[\w.:/@+-]+", re.ASCII).fullmatch
-_SECRET = re.compile(r"eyJ[\w-]{8,}[\w.-]*|\bsk-[\w-]{16,}|\bAIza[\w-]{30,}")  # in place of a model's name
 _as_json = json.JSONEncoder().encode
 
 
@@ -47,7 +45,7 @@ def ended(event: Ended) -> None:
             "grant": str(policy.grant),
             "app": policy.app,
             "provider": policy.provider.id,
-            "model": _model(call.model),
+            "model": model_name(call),
             "route": call.route,
             "stream": call.stream,
             "outcome": settlement.outcome,
@@ -77,7 +75,7 @@ def refused(event: Refused) -> None:
             "grant": "" if event.grant is None else str(event.grant),
             "app": "" if policy is None else policy.app,
             "provider": "" if policy is None else policy.provider.id,
-            "model": "" if call is None else _model(call.model),
+            "model": "" if call is None else model_name(call),
             "route": "" if call is None else call.route,
             "total_us": event.total_us,
         },
@@ -87,8 +85,3 @@ def refused(event: Refused) -> None:
 def _write(event: str, fields: dict[str, Any]) -> None:
     """Like ``logger.info``, which would look for its caller on the stack: as much work as all the rest."""
     logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, Line(event, fields), (), None))
-
-
-def _model(name: str) -> str:
-    """A model's name is the caller's to choose: a credential that got there by mistake is not repeated."""
-    return _SECRET.sub("…", name[:_MODEL_LENGTH])

@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..metrics_folder import locked
 from . import gauges
-from .events import Ended, Refused
+from .events import Ended, Refused, model_name
 from .names import Names
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -89,7 +89,7 @@ def ended(event: Ended) -> None:
     _entries.append(
         _Entry(
             event.policy.provider.id,
-            call.model,
+            model_name(call),
             did.outcome,
             call.stream,
             event.added_us,

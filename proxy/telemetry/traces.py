@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from grants.policy import Policy
 
 from ..dialects.base import UpstreamCall
-from .events import Ended
+from .events import Ended, model_name
 
 # gen_ai.provider.name, where the conventions name a provider otherwise than the catalogue
 _PROVIDERS = {
@@ -94,7 +94,7 @@ class Tracer:
 
     def begin(self, id_: UUID, policy: Policy, call: UpstreamCall) -> Span:
         """A span of an admitted call, in the trace of its caller where there is one."""
-        doing, server = operation(call), urlsplit(policy.base_url)
+        doing, model, server = operation(call), model_name(call), urlsplit(policy.base_url)
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": doing,
             "gen_ai.provider.name": _PROVIDERS.get(policy.provider.id, policy.provider.id),
@@ -102,13 +102,13 @@ class Tracer:
             "aipassport.call.id": str(id_),
             "aipassport.grant.id": str(policy.grant),
         }
-        if call.model:
-            attributes["gen_ai.request.model"] = call.model
+        if model:
+            attributes["gen_ai.request.model"] = model
         if server.port:
             attributes["server.port"] = server.port
         return Span(
             self._tracer.start_span(
-                f"{doing} {call.model}".rstrip(),
+                f"{doing} {model}".rstrip(),
                 context=_propagator.extract(call.headers, Context()),
                 kind=trace.SpanKind.CLIENT,
                 attributes=attributes,
