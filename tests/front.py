@@ -93,7 +93,7 @@ class Front:
             "listen 443 ssl;": f"listen 127.0.0.1:{tls} ssl;",
             "ai.example.com": "localhost",
             "/etc/ssl/aipassport": str(self.folder),
-            "/var/log/nginx/aipassport.log": str(self.log),
+            "/var/log/nginx/access.log": str(self.log),
         }.items():
             assert theirs in site, theirs
             site = site.replace(theirs, ours)

@@ -160,6 +160,17 @@ def test_calls_share_a_connection_to_the_server(site: Front, issue: Any, machine
     assert Call.objects.count() == 5
 
 
+def test_a_restart_does_not_wait_long_for_connections_that_nginx_keeps_open(
+    site: Front, issue: Any, machine: Server
+) -> None:
+    _, token = issue("sandbox")
+    assert call(site, token).status_code == 200
+    begun = time.monotonic()
+    machine.stop()
+    assert time.monotonic() - begun < 12  # of 30, after which gunicorn kills
+    assert call(site, token).status_code == 502
+
+
 def test_timeouts_and_sizes_leave_the_decision_to_aipassport() -> None:
     conf = (ROOT / "deploy/nginx.conf").read_text()
     (silence,) = re.findall(r"proxy_read_timeout (\d+)s;", conf)
