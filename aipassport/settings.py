@@ -255,6 +255,7 @@ SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=1),
     "AUTH_TOKEN_CLASSES": ["grants.api.authentication.OwnerAccessToken"],
+    "LEEWAY": 90,  # seconds: clocks of several machines
     "CHECK_REVOKE_TOKEN": True,  # a changed password ends them
 }
 AIPASSPORT_RATES = {  # requests and seconds, of one address unless said otherwise

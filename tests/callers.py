@@ -62,12 +62,13 @@ class Stream:
 
 
 class Caller:
-    """An app with one connection, kept alive."""
+    """An app with one connection, kept alive. ``server`` has a ``url``, and a ``certificate`` where that is https."""
 
     def __init__(self, server: Any, token: str) -> None:
         self._url = f"{server.url}/proxy/v1/chat/completions"
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.verify = getattr(server, "certificate", True)
         self._session.headers["authorization"] = f"Bearer {token}"
 
     def ask(self, model: str = "fake-metered", **more: Any) -> Said:
@@ -85,7 +86,8 @@ class Caller:
     def stream(self, model: str = "fake-paced", **more: Any) -> Stream:
         """An open stream on a connection of its own; its first bytes are there."""
         body = {"model": model, "messages": [{"role": "user", "content": "stream"}], "stream": True, **more}
-        answer = requests.post(self._url, json=body, stream=True, timeout=30, headers=self._session.headers)
+        options = {"headers": self._session.headers, "verify": self._session.verify}
+        answer = requests.post(self._url, json=body, stream=True, timeout=30, **options)
         assert answer.status_code == 200, answer.text
         chunks = answer.iter_content(None)
         return Stream(chunks, next(chunks), answer)

@@ -34,9 +34,9 @@ class Instance:
     def assert_books_balance(self) -> None:
         self.manage("reconcile")
 
-    def manage(self, *arguments: str, secret: str = "") -> str:
+    def manage(self, *arguments: str, secret: str = "", **env: str) -> str:
         command = [sys.executable, "manage.py", *arguments]
-        env = environment(**self.env, DJANGO_SUPERUSER_PASSWORD="correct horse battery staple")
+        env = environment(**self.env | {"DJANGO_SUPERUSER_PASSWORD": "correct horse battery staple"} | env)
         done = subprocess.run(command, cwd=ROOT, env=env, input=secret, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from grants import ledger
 from grants.models import Allowance, Call, Worker
 
+from .callers import Caller
 from .live import eventually, server
 from .test_relay import chat
 from .test_relay_streams import openai_client
@@ -70,19 +71,29 @@ def test_another_worker_reaps_without_being_asked(servers: Any, issue: Any, tmp_
     eventually(lambda: Call.objects.filter(outcome="lost").exists(), within=45)
 
 
-def test_open_streams_hold_no_database_connection(issue: Any, tmp_path: Path) -> None:
-    """A hundred streams on a pool of one connection, and calls still go through."""
+def test_five_hundred_open_streams_hold_no_database_connection(issue: Any, tmp_path: Path) -> None:
+    """They were admitted through a pool of four, of which they keep none; calls still go through as ever."""
     _, token = issue("openai")
-    with server(tmp_path / "log", AIPASSPORT_DATABASE_POOL_SIZE="1") as process, ThreadPoolExecutor(100) as pool:
-        streams = list(pool.map(lambda _: chat(process, token, "fake-silent", stream=True), range(100)))
-        assert {stream.status_code for stream in streams} == {200}
-        assert Call.objects.open().count() == 100
+    env = {"AIPASSPORT_DATABASE_POOL_SIZE": "4", "PGAPPNAME": "five_hundred", "LOG_LEVEL": "INFO"}
+    with server(tmp_path / "log", **env) as process, ThreadPoolExecutor(50) as pool:
+        streams = list(pool.map(lambda _: Caller(process, token).stream("fake-silent"), range(500)))
+        assert Call.objects.open().count() == 500
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT count(*), count(*) FILTER (WHERE state <> 'idle') FROM pg_stat_activity "
+                    "WHERE application_name = 'five_hundred'"
+                )
+                lent, busy = cursor.fetchone()
+                assert 1 <= lent <= 4
+                assert busy <= 1  # the ticker's
         begun = time.monotonic()
         assert chat(process, token, "sandbox-1").status_code == 200
         assert time.monotonic() - begun < 2
         for stream in streams:
-            stream.close()
-        eventually(lambda: not Call.objects.open().exists(), within=10)
+            stream.leave()
+        eventually(lambda: not Call.objects.open().exists(), within=20)
+    assert set(Call.objects.values_list("outcome", flat=True)) == {"client_gone", "ok"}
 
 
 def test_a_foreign_lock_freezes_no_stream(server: Any, issue: Any) -> None:
