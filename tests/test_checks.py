@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import subprocess
 import sys
@@ -156,6 +157,13 @@ def test_a_machine_without_a_table_of_mounts_is_not_guessed_about(
 ) -> None:
     monkeypatch.setattr(checks, "_MOUNTS", tmp_path / "none")
     assert found() == {}
+
+
+def test_the_document_lists_every_check() -> None:
+    numbers = re.findall(r'@deployment\("(\w+)"', Path(checks.__file__).read_text())
+    listed = (ROOT / "docs/deploying.md").read_text()
+    assert len(numbers) == len(set(numbers)) > 0
+    assert [number for number in numbers if not re.search(rf"`(aipassport\.)?{number}`", listed)] == []
 
 
 def manage(*args: str, **env: str) -> subprocess.CompletedProcess[str]:

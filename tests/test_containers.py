@@ -81,7 +81,7 @@ def test_each_service_is_read_only_without_capabilities_and_not_root(name: str) 
     assert "cap_add" not in service
 
 
-@pytest.mark.parametrize("name", set(SERVICES) - {"migrate"})
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"migrate"}))
 def test_each_service_that_stays_is_watched(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
     assert "curl" not in str(SERVICES[name]["healthcheck"])
