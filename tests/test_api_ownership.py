@@ -111,7 +111,7 @@ def unstaffed_token(alice: Any, grant: Grant) -> Api:
 
 def expired_token(alice: Any, grant: Grant) -> Api:
     token = OwnerAccessToken.for_user(alice)
-    token.set_exp(lifetime=-timedelta(seconds=1))
+    token.set_exp(lifetime=-timedelta(minutes=2))
     return bearer(str(token))
 
 
