@@ -26,7 +26,7 @@ settings.DATABASES["default"].setdefault("OPTIONS", {}).update(settings.DATABASE
 wsgi_app = "aipassport.wsgi:application"
 bind = f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
-worker_class = "gevent"
+worker_class = "aipassport.worker.Worker"
 worker_connections = 4000
 preload_app = False
 keepalive = 75

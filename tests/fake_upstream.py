@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import socket
 import struct
 import threading
@@ -197,11 +198,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._chunk(event(b"[DONE]"))
         self._chunk(b"")
 
-    def _pauses(self, _: Any) -> None:
-        """Thinks for three seconds in the middle."""
+    def _slow(self, body: Any) -> None:
+        """Thinks for ``max_tokens`` seconds before it says anything at all."""
+        time.sleep(body.get("max_completion_tokens") or body["max_tokens"])
+        self._metered(body)
+
+    def _pauses(self, body: Any) -> None:
+        """Thinks for ``max_tokens`` seconds in the middle, three if it does not say."""
         self._stream()
         self._chunk(chat_chunk("let me think "))
-        time.sleep(3)
+        time.sleep(body.get("max_completion_tokens") or body.get("max_tokens") or 3)
         self._chunk(chat_chunk("done"))
         self._chunk(event(b"[DONE]"))
         self._chunk(b"")
@@ -313,6 +319,41 @@ class _Handler(BaseHTTPRequestHandler):
         self._chunk(chat_chunk("fine"))
         self._chunk(event(b"[DONE]"))
         self._chunk(b"")
+
+    def _noise(self, _: Any) -> None:
+        """Calls itself a stream of events, and is nothing but random bytes, blank lines among them."""
+        noise = random.Random(4)
+        self._stream()
+        for _number in range(20):
+            self._chunk(noise.randbytes(2000) + b"\n\ndata: " + noise.randbytes(200) + b"\n\n")
+        self._chunk(b"")
+
+    def _other_charset(self, _: Any) -> None:
+        """Proper events, but in another encoding than the one that events are in."""
+        self._head(200, {"content-type": "text/event-stream; charset=utf-16", "transfer-encoding": "chunked"})
+        for piece in (chat_chunk("größer"), event(b"[DONE]")):
+            self._chunk(piece.decode().encode("utf-16"))
+        self._chunk(b"")
+
+    def _long_line(self, _: Any) -> None:
+        """One event of five megabytes in the middle."""
+        self._stream()
+        line = chat_chunk("x" * 5_000_000)
+        for begin in range(0, len(line), 50_000):
+            self._chunk(line[begin : begin + 50_000])
+        self._chunk(event(b"[DONE]"))
+        self._chunk(b"")
+
+    def _bad_chunks(self, _: Any) -> None:
+        """Its second chunk's length is no number."""
+        self._stream()
+        self._chunk(chat_chunk("half an "))
+        self.wfile.write(b"zz\r\nnonsense\r\n")
+        self.close_connection = True
+
+    def _bad_gzip(self, _: Any) -> None:
+        """Says that it is compressed, and is not."""
+        self._whole(200, b"not compressed at all", {"content-encoding": "gzip"})
 
     def _compressed(self, _: Any) -> None:
         """Compressed though nobody asked for it."""

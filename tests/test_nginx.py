@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -160,14 +161,47 @@ def test_calls_share_a_connection_to_the_server(site: Front, issue: Any, machine
     assert Call.objects.count() == 5
 
 
-def test_a_restart_does_not_wait_long_for_connections_that_nginx_keeps_open(
+def test_half_a_minute_of_silence_in_a_stream_is_waited_out(issue: Any, transactional_db: Any, tmp_path: Path) -> None:
+    """Straight, and through the proxy; the test waits as long."""
+    _, token = issue("openai")
+    patient = {"AIPASSPORT_TRUST_PROXY": "true", "AIPASSPORT_READ_TIMEOUT": "60"}
+    with (
+        server(tmp_path / "log", **patient) as machine,
+        front(tmp_path, machine) as site,
+        ThreadPoolExecutor(2) as pool,
+    ):
+
+        def silence(url: str, ca: str | bool) -> tuple[float, bytes]:
+            body = {
+                "model": "fake-pauses",
+                "stream": True,
+                "max_tokens": 31,
+                "messages": [{"role": "user", "content": "x"}],
+            }
+            headers = {"authorization": f"Bearer {token}"}
+            path = f"{url}/proxy/v1/chat/completions"
+            answer = requests.post(path, json=body, headers=headers, stream=True, timeout=60, verify=ca)
+            chunks = answer.iter_content(None)
+            assert b"let me think" in next(chunks)
+            begun, rest = time.monotonic(), b"".join(chunks)
+            return time.monotonic() - begun, rest
+
+        for lasted, rest in pool.map(silence, (site.url, machine.url), (site.ca, True)):
+            assert 30 < lasted < 35
+            assert b"done" in rest
+            assert rest.endswith(b"[DONE]\n\n")
+    assert set(Call.objects.values_list("outcome", flat=True)) == {"ok"}
+
+
+def test_a_restart_does_not_wait_for_connections_that_nginx_keeps_open(
     site: Front, issue: Any, machine: Server
 ) -> None:
     _, token = issue("sandbox")
     assert call(site, token).status_code == 200
+    time.sleep(1.1)
     begun = time.monotonic()
     machine.stop()
-    assert time.monotonic() - begun < 12  # of 30, after which gunicorn kills
+    assert time.monotonic() - begun < 5  # of 30, after which gunicorn kills
     assert call(site, token).status_code == 502
 
 
