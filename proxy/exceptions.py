@@ -8,7 +8,8 @@
     ├── LimitReached          429  a limit of the grant; ``final`` tells whether waiting helps
     ├── UpstreamError              ``connected`` is false where nothing was sent
     │   ├── UpstreamFailed    502  unreachable, or it refused the owner's key
-    │   └── UpstreamTimeout   504
+    │   ├── UpstreamTimeout   504
+    │   └── KeyUnreadable     503  the owner's key cannot be decrypted here, so that nothing can be sent
     ├── Cut                   403  an open stream was ended from our side: revoked, expired, drained
     └── Unavailable           503  the broker itself cannot admit calls just now
 
@@ -91,6 +92,11 @@ class UpstreamFailed(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
+
+
+class KeyUnreadable(UpstreamError):
+    status = 503
+    code = "key_unreadable"
 
 
 class Cut(RelayError):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import replace
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
+from grants.crypto import DecryptionError
+from grants.policy import Policy
+
 from . import dialects
 from .accounting import OpenCall
 from .dialects.base import UpstreamCall
-from .exceptions import RelayError, UpstreamError, UpstreamFailed
+from .exceptions import KeyUnreadable, RelayError, UpstreamError, UpstreamFailed
 from .streaming import Ending, RelayedBody
 from .watch import watch
+
+logger = logging.getLogger("aipassport.relay")
 
 _ERROR_BYTES = 64 * 1024
 _MODEL_LIST_BYTES = 8 * 1024 * 1024
@@ -57,7 +63,7 @@ def _send(opened: OpenCall) -> None:
     policy, call = opened.policy, _apart(opened)
     auth = policy.provider.openai_auth if call.compatible else policy.provider.auth
     try:
-        opened.watched.exchange.send(policy.base_url, auth.header(policy.secret()), call)
+        opened.watched.exchange.send(policy.base_url, auth.header(_secret(policy)), call)
     except UpstreamError as error:
         if opened.watched.cut is not None:
             raise opened.watched.cut from error
@@ -65,6 +71,16 @@ def _send(opened: OpenCall) -> None:
             watch.used(policy.key, error.message)
         raise
     watch.used(policy.key)
+
+
+def _secret(policy: Policy) -> str:
+    """The raw key. Where it cannot be read an operator has to mend it: see the log, and the owner's page of the key."""
+    try:
+        return policy.secret()
+    except DecryptionError as error:
+        logger.error("the secret of provider key %s cannot be read: %s", policy.key, error)
+        message = "The broker cannot read the key behind this grant; its operator has to mend that."
+        raise KeyUnreadable(message, connected=False, final=True) from error
 
 
 def _apart(opened: OpenCall) -> UpstreamCall:
