@@ -72,11 +72,11 @@ def certificate(folder: Path) -> Path:
 
 
 class Front:
-    """``url`` speaks TLS, ``plain`` does not; ``ca`` is what a client has to believe; ``log`` the access log."""
+    """``url`` speaks TLS, ``plain`` does not; ``certificate`` is what clients must trust; ``log`` the access log."""
 
     def __init__(self, folder: Path, servers: Sequence[Any]) -> None:
         self.folder = folder
-        self.ca = str(certificate(folder))
+        self.certificate = str(certificate(folder))
         tls, plain = free_port(), free_port()
         self.url, self.plain = f"https://localhost:{tls}", f"http://localhost:{plain}"
         self.log = folder / "aipassport.log"

@@ -1,4 +1,5 @@
-"""Several machines on one PostgreSQL, behind a plain nginx: as exact as one, though their clocks disagree."""
+"""Several machines on one PostgreSQL, behind nginx as the documents recommend it: as exact as one, though their clocks
+disagree."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import pytest
 
 from .callers import Caller, Said, busiest, crowd
 from .clusters import Cluster, cluster
-from .frontends import Frontend, need_nginx, nginx
+from .front import Front, front, nginx
 from .instances import Instance
 from .live import eventually, server
 
@@ -43,16 +44,16 @@ def clock(shift: float) -> dict[str, str]:
 def machines(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
     """Three, with two workers each."""
     logs = tmp_path_factory.mktemp("machines")
-    need_nginx()
+    nginx()
     with ExitStack() as stack:
         env = instance.env | {"WEB_CONCURRENCY": "2", "AIPASSPORT_LOST_AFTER": "10", "AIPASSPORT_TRUST_PROXY": "true"}
         yield [stack.enter_context(server(logs / f"{shift}", **env | clock(shift))) for shift in SHIFTS]
 
 
 @pytest.fixture(scope="module")
-def front(machines: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
-    with nginx(tmp_path_factory.mktemp("nginx") / "nginx", machines) as frontend:
-        yield frontend
+def site(machines: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    with front(tmp_path_factory.mktemp("nginx"), *machines) as running:
+        yield running
 
 
 class Ledger:
@@ -68,22 +69,22 @@ class Ledger:
         return int(self._postgresql.query(f"SELECT count(DISTINCT worker) {self._where}")[0][0])
 
 
-def test_a_stream_comes_through_piece_by_piece(front: Frontend, instance: Instance) -> None:
+def test_a_stream_comes_through_piece_by_piece(site: Front, instance: Instance) -> None:
     _, token = instance.grant()
-    stream = Caller(front, token).stream("fake-steady", max_tokens=20)
+    stream = Caller(site, token).stream("fake-steady", max_tokens=20)
     times = [time.monotonic() for chunk in stream.chunks if chunk]
     assert len(times) > 15
     assert times[-1] - times[0] > 0.7
 
 
 def test_a_crowd_on_all_machines_gets_exactly_what_is_left(
-    front: Frontend, instance: Instance, postgresql: Cluster, upstream: Any
+    site: Front, instance: Instance, postgresql: Cluster, upstream: Any
 ) -> None:
     grant, token = instance.grant("--max-requests=100", "--max-concurrency=20")
     before = len(upstream.seen)
 
     def work(number: int) -> list[Said]:
-        caller = Caller(front, token)
+        caller = Caller(site, token)
         return list(caller.obey(time.monotonic() + 30, lambda: caller.ask(stream=number % 2 == 0, max_tokens=50)))
 
     answers = Counter(said.status for said in chain(*crowd(48, work)))
@@ -96,7 +97,7 @@ def test_a_crowd_on_all_machines_gets_exactly_what_is_left(
 
 
 def test_a_budget_is_spent_by_all_machines_together_and_never_beyond(
-    front: Frontend, instance: Instance, postgresql: Cluster, upstream: Any
+    site: Front, instance: Instance, postgresql: Cluster, upstream: Any
 ) -> None:
     cap = 200_000_000  # nano-dollars
     grant, token = instance.grant("--max-cost=0.20")
@@ -109,7 +110,7 @@ def test_a_budget_is_spent_by_all_machines_together_and_never_beyond(
         time.sleep(0.02)
 
     def work(number: int) -> list[Said]:
-        caller = Caller(front, token)
+        caller = Caller(site, token)
         return list(caller.obey(time.monotonic() + 15, lambda: caller.ask(max_tokens=900)))
 
     said = list(chain(*crowd(32, work, look)))
@@ -127,12 +128,12 @@ def test_a_budget_is_spent_by_all_machines_together_and_never_beyond(
 
 
 def test_a_rate_is_one_rate_for_all_machines_whatever_their_clocks_say(
-    front: Frontend, instance: Instance, postgresql: Cluster
+    site: Front, instance: Instance, postgresql: Cluster
 ) -> None:
     grant, token = instance.grant("--requests-per-minute=300")
 
     def work(number: int) -> list[Said]:
-        return list(Caller(front, token).obey(time.monotonic() + 6))
+        return list(Caller(site, token).obey(time.monotonic() + 6))
 
     said = list(chain(*crowd(24, work)))
     spans = [(one.sent, one.received, 1) for one in said if one.status == 200]
@@ -142,10 +143,10 @@ def test_a_rate_is_one_rate_for_all_machines_whatever_their_clocks_say(
 
 
 def test_after_a_revocation_has_returned_no_machine_admits_a_call_and_all_cut_their_streams(
-    front: Frontend, instance: Instance, postgresql: Cluster
+    site: Front, instance: Instance, postgresql: Cluster
 ) -> None:
     grant, token = instance.grant()
-    streams = [Caller(front, token).stream("fake-silent") for _ in range(12)]
+    streams = [Caller(site, token).stream("fake-silent") for _ in range(12)]
     returned: list[float] = []
 
     def revoke() -> None:
@@ -157,7 +158,7 @@ def test_after_a_revocation_has_returned_no_machine_admits_a_call_and_all_cut_th
     revoking.start()
 
     def work(number: int) -> list[Said]:
-        caller, said = Caller(front, token), []
+        caller, said = Caller(site, token), []
         while not returned or time.monotonic() < returned[0] + 0.5:
             said.append(caller.ask(max_tokens=10))
         return said
@@ -172,6 +173,44 @@ def test_after_a_revocation_has_returned_no_machine_admits_a_call_and_all_cut_th
     outcomes = Ledger(postgresql, grant).outcomes()
     assert outcomes["revoked"] >= 12
     assert set(outcomes) == {"ok", "revoked"}
+    instance.assert_books_balance()
+
+
+def test_a_machine_that_is_restarted_costs_refusals_and_no_call(
+    machines: list[Any], instance: Instance, postgresql: Cluster, upstream: Any, tmp_path: Any
+) -> None:
+    """nginx goes on with the other one; what it had passed on is answered, or refused with a time to come again."""
+    grant, token = instance.grant("--max-requests=100000", "--max-concurrency=100")
+    before = len(upstream.seen)
+    with server(tmp_path / "log", **instance.env, AIPASSPORT_TRUST_PROXY="true") as leaving:
+        with front(tmp_path, machines[0], leaving) as site:
+            streams = [Caller(site, token).stream("fake-steady", max_tokens=60) for _ in range(4)]
+            over = threading.Event()
+
+            def work(number: int) -> list[Said]:
+                caller, said = Caller(site, token), []
+                while not over.is_set():
+                    said.append(caller.ask(max_tokens=50))
+                    if said[-1].status != 200:
+                        time.sleep(0.1)
+                return said
+
+            def restart() -> None:
+                if not over.is_set():
+                    time.sleep(0.5)
+                    leaving.stop()
+                    time.sleep(1)
+                    over.set()
+
+            said = list(chain(*crowd(8, work, restart)))
+            assert all(stream.ends() for stream in streams)
+        assert leaving.process.returncode == 0
+    answers = Counter(one.status for one in said)
+    assert set(answers) <= {200, 503}
+    assert all(one.code == "unavailable" and one.retry_after for one in said if one.status == 503)
+    assert said[-1].status == 200
+    assert Ledger(postgresql, grant).outcomes() == {"ok": answers[200] + len(streams)}
+    assert len(upstream.seen) - before == answers[200] + len(streams)
     instance.assert_books_balance()
 
 
@@ -191,11 +230,12 @@ def test_a_machine_whose_clock_is_ahead_takes_no_living_ones_calls_for_lost(
     """Heartbeats are written and read on the database's clock."""
     _, _, behind = machines
     grant, token = instance.grant()
-    stream = Caller(behind, token).stream("fake-steady", max_tokens=80)
+    stream = Caller(behind, token).stream("fake-steady", max_tokens=600)
     with server(tmp_path / "log", **instance.env | clock(60), AIPASSPORT_LOST_AFTER="10") as hasty:
         assert Caller(hasty, token).ask(max_tokens=10).status == 200
         time.sleep(1.5)  # a new worker reaps at once
         instance.manage("reap", **clock(60))
-        assert Ledger(postgresql, grant).outcomes()["open"] == 1
-        assert stream.ends()
-    eventually(lambda: Ledger(postgresql, grant).outcomes() == {"ok": 2})
+        assert Ledger(postgresql, grant).outcomes() == {"open": 1, "ok": 1}
+        assert all(next(stream.chunks) for _ in range(5))
+        stream.leave()
+    eventually(lambda: Ledger(postgresql, grant).outcomes() == {"client_gone": 1, "ok": 1})

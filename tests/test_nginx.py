@@ -49,7 +49,7 @@ def call(site: Front, token: str, model: str = "sandbox-1", *, content: str = "H
         headers={"authorization": f"Bearer {token}"},
         stream=more.get("stream", False),
         timeout=30,
-        verify=site.ca,
+        verify=site.certificate,
     )
 
 
@@ -89,7 +89,12 @@ def test_a_caller_cannot_claim_another_address_or_scheme(site: Front, machine: S
         "Forwarded": f"for={CLAIMED}",
     }
     answer = requests.post(
-        f"{site.url}/api/grant-requests/", json=ask(), headers=forged, verify=site.ca, timeout=10, allow_redirects=False
+        f"{site.url}/api/grant-requests/",
+        json=ask(),
+        headers=forged,
+        verify=site.certificate,
+        timeout=10,
+        allow_redirects=False,
     )
     assert answer.status_code == 201, answer.text  # and no redirect to where it is already
     assert AuditEvent.objects.latest("pk").address == "127.0.0.1"
@@ -113,7 +118,7 @@ def test_pages_lead_from_plain_http_to_https_and_tokens_do_not(site: Front) -> N
 
 
 def test_a_page_over_https_is_served_and_its_cookies_stay_there(site: Front) -> None:
-    page = requests.get(f"{site.url}/admin/login/", verify=site.ca, allow_redirects=False, timeout=10)
+    page = requests.get(f"{site.url}/admin/login/", verify=site.certificate, allow_redirects=False, timeout=10)
     assert page.status_code == 200
     assert "Secure" in page.headers["set-cookie"]
     assert page.headers["strict-transport-security"]
@@ -135,7 +140,7 @@ def test_a_large_body_with_a_bad_token_gets_its_refusal(site: Front) -> None:
 def test_a_token_in_a_url_is_refused_and_stays_out_of_the_log(site: Front, issue: Any) -> None:
     _, token = issue("sandbox")
     path = "/proxy/v1beta/models/sandbox-1:generateContent"
-    answer = requests.post(f"{site.url}{path}?key={token}", json={}, verify=site.ca, timeout=10)
+    answer = requests.post(f"{site.url}{path}?key={token}", json={}, verify=site.certificate, timeout=10)
     assert answer.status_code == 400
     line = eventually(lambda: path in site.log.read_text() and site.log.read_text())
     assert " 400 " in line
@@ -186,7 +191,7 @@ def test_half_a_minute_of_silence_in_a_stream_is_waited_out(issue: Any, transact
             begun, rest = time.monotonic(), b"".join(chunks)
             return time.monotonic() - begun, rest
 
-        for lasted, rest in pool.map(silence, (site.url, machine.url), (site.ca, True)):
+        for lasted, rest in pool.map(silence, (site.url, machine.url), (site.certificate, True)):
             assert 30 < lasted < 35
             assert b"done" in rest
             assert rest.endswith(b"[DONE]\n\n")
