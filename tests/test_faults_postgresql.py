@@ -16,11 +16,13 @@ from typing import Any
 
 import psycopg
 import pytest
+import requests
 
 from .callers import Caller, Said, Stream
 from .clusters import Cluster, cluster
 from .instances import Instance
 from .live import eventually, server
+from .metrics import TOKEN, scrape
 
 pytestmark = pytest.mark.live
 
@@ -110,6 +112,57 @@ def test_a_database_restarted_under_load_costs_refusals_and_nothing_else(
     assert outcomes.pop("ok")[0] == answers[200] + len(opened) == len(upstream.seen) - before
     assert set(outcomes) <= {"lost"}  # admitted behind a connection that broke: nothing was sent, nothing charged
     assert not outcomes or outcomes["lost"][1] == 0
+    instance.assert_books_balance()
+
+
+def assert_refused_until_later(process: Any, token: str) -> None:
+    """Whatever is asked for, and in whichever dialect: a 503 that tells when to come again."""
+    said = {"messages": [{"role": "user", "content": "x"}]}
+    bearer = {"authorization": f"Bearer {token}"}
+    asked: list[tuple[str, str, dict[str, str], Any]] = [
+        ("POST", "/proxy/v1/chat/completions", bearer, {"model": "fake-metered", "stream": True, **said}),
+        ("POST", "/proxy/v1/embeddings", bearer, {"model": "fake-metered", "input": "x"}),
+        ("POST", "/proxy/v1/messages", {"x-api-key": token}, {"model": "m", "max_tokens": 5, **said}),
+        ("POST", "/proxy/v1beta/models/m:generateContent", {"x-goog-api-key": token}, {"contents": []}),
+        ("GET", "/proxy/v1/models", bearer, None),
+        ("POST", "/api/tokens/", {}, {"grant_type": "refresh_token", "refresh_token": "x" * 43}),
+        ("POST", "/api/tokens/introspect/", {}, {"token": token}),
+    ]
+    for method, path, headers, body in asked:
+        answer = requests.request(method, f"{process.url}{path}", json=body, headers=headers, timeout=10)
+        assert answer.status_code == 503, path
+        assert int(answer.headers["retry-after"]) > 0, path
+        assert answer.json()["error"], path
+    ready = requests.get(f"{process.url}/ready", timeout=10)
+    assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "failed")
+    assert requests.get(f"{process.url}/health", timeout=10).status_code == 200
+
+
+def test_settlements_that_the_database_refused_are_made_good_when_it_is_back(
+    postgresql: Cluster, instance: Instance, upstream: Any, tmp_path: Path
+) -> None:
+    """Streams that end while it is away come through to their end; what they cost is charged later, not their bound."""
+    grant, token = instance.grant(*LIMITS)
+    env = instance.env | {"AIPASSPORT_DATABASE_POOL_TIMEOUT": "0.5", "AIPASSPORT_METRICS_TOKEN": TOKEN}
+    with server(tmp_path / "log", **env) as process:
+        opened = streams(process, token, 6, chunks=30)
+        before = len(upstream.seen)
+        postgresql.stop("immediate")
+        try:
+            with ThreadPoolExecutor(len(opened)) as pool:
+                assert all(pool.map(Stream.ends, opened))
+            found = eventually(lambda: (seen := scrape(process))("aipassport_unsettled_calls") == 6 and seen)
+            assert found("aipassport_database_up") == 0
+            assert_refused_until_later(process, token)
+            assert len(upstream.seen) == before
+        finally:
+            postgresql.start()
+        eventually(lambda: not open_calls(postgresql, grant), within=8)
+        eventually(lambda: scrape(process)("aipassport_unsettled_calls") == 0)
+        assert Caller(process, token).ask(max_tokens=50).status == 200
+    rows = postgresql.query(f"SELECT outcome, cost, reserved FROM grants_call WHERE grant_id='{grant}'")
+    assert [outcome for outcome, _, _ in rows] == ["ok"] * 7
+    assert all(0 < cost < reserved for _, cost, reserved in rows)
     instance.assert_books_balance()
 
 
