@@ -1,21 +1,69 @@
-"""The gunicorn worker: gevent's, whose restart does not wait for connections that nobody uses."""
+"""The gunicorn worker: gevent's, whose restart loses no call and waits for no connection that nobody uses."""
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
+from functools import partial
 from typing import Any
 
+import gevent.socket
+from gevent.monkey import get_original
+from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+_Socket = get_original("socket", "socket")  # the system's own
+_poll = get_original("select", "poll")  # the system's own: gevent's would let others run
 _IDLE = 1.0  # seconds; whoever asks more often gets an answer that closes the connection
+
+
+class _Listener:
+    """What gunicorn asks a listener for with each connection: its name, which it has after it was closed, too."""
+
+    def __init__(self, sock: Any) -> None:
+        self._name = sock.getsockname()
+
+    def getsockname(self) -> Any:
+        return self._name
+
+
+class _Server(StreamServer):
+    """Takes the connections that wait, before it closes: the system would reset them, and calls be lost."""
+
+    def __init__(self, listener: Any, *, handler_class: Any, spawn: Any, environ: dict[str, Any], **more: Any) -> None:
+        tls = {name: value for name, value in more.items() if name == "ssl_context"}
+        super().__init__(listener, handle=partial(handler_class, _Listener(listener)), spawn=spawn, **tls)
+        if environ["wsgi.multiprocess"]:
+            self.max_accept = 1  # as gunicorn has it: leave some to the other workers
+
+    def close(self) -> None:
+        if not self.closed:
+            self.stop_accepting()
+            self._take_waiting(_Socket(fileno=self.socket.detach()))
+        super().close()
+
+    def _take_waiting(self, listener: Any) -> None:
+        """Close as soon as nobody waits: gevent's own ``close`` takes effect only after others have run."""
+        listener.setblocking(False)
+        with listener, contextlib.suppress(BlockingIOError):
+            while not self.full():
+                connection, address = listener.accept()
+                self.do_handle(gevent.socket.socket(fileno=connection.detach()), address)
 
 
 class Worker(GeventWorker):
     """Once told to go, gevent's waits for every connection to end, up to the graceful timeout. This one ends those that
     have nothing under way, kept alive or never used; what has begun is waited for as before.
     """
+
+    server_class = _Server
+
+    @property
+    def wsgi_handler(self) -> Any:
+        """What gunicorn gives a server class to handle connections with: what it would use without one."""
+        return self.handle
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,9 +90,15 @@ class Worker(GeventWorker):
             self._idle[sock] = time.monotonic()
 
     def _close_idle(self) -> None:
-        """Let them read their end. A request that has arrived by now is still read, and answered."""
+        """End them, but not one on which a request has just arrived.
+
+        At once, by shutting them down: gevent's ``close`` takes effect only after others have run, and a proxy that
+        does not know of it yet would send its next call into the void.
+        """
         long_ago = time.monotonic() - _IDLE
         for client, since in list(self._idle.items()):
-            if since < long_ago:
+            poll = _poll()
+            poll.register(client.fileno(), select.POLLIN)
+            if since < long_ago and not poll.poll(0):
                 with contextlib.suppress(OSError):
-                    client.shutdown(socket.SHUT_RD)
+                    client.shutdown(socket.SHUT_RDWR)

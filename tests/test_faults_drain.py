@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -19,6 +21,7 @@ from grants.models import Call
 
 from .callers import Caller
 from .live import Server, eventually, server
+from .test_limits_crash import workers
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -112,6 +115,26 @@ def test_a_request_that_comes_on_a_kept_connection_as_the_server_goes_gets_an_an
     assert 503 in statuses
     assert all(body["error"]["code"] == "unavailable" for status, _, body in said if status == 503)
     assert said[-1][1] == "close"
+
+
+def test_calls_that_wait_to_be_taken_as_the_server_goes_are_answered(issue: Any, tmp_path: Path) -> None:
+    """The system would reset them. Both workers are frozen, so that more wait than one turn takes."""
+    _, token = issue("sandbox")
+    with server(tmp_path / "log", WEB_CONCURRENCY="2", **GRACEFUL) as process, ThreadPoolExecutor(24) as pool:
+        eventually(lambda: len(workers(process)) == 2)
+        time.sleep(1)
+        frozen = workers(process)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        waiting = [pool.submit(Connection(process, token).ask) for _ in range(24)]
+        time.sleep(0.5)
+        with stopping(process):
+            time.sleep(1)
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+            said = [call.result() for call in waiting]
+    assert {status for status, _, _ in said} <= {200, 503}
+    assert Call.objects.count() == sum(status == 200 for status, _, _ in said)
 
 
 def test_half_a_request_does_not_keep_it_either(issue: Any, tmp_path: Path) -> None:
