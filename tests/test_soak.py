@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import random
 import subprocess
 import sys
 from typing import Any
@@ -12,11 +14,7 @@ from django.db import connection
 
 from .live import ROOT, database_url
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def soaked() -> dict[str, Any]:
@@ -29,6 +27,8 @@ def soaked() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.live
+@pytest.mark.django_db(transaction=True)
 def test_nothing_is_left_of_a_mixed_load() -> None:
     """Memory is not judged in so short a time; all else is, and whatever is not kept is named on standard error."""
     found = soaked()
@@ -39,3 +39,22 @@ def test_nothing_is_left_of_a_mixed_load() -> None:
     assert outcomes == {"ok", "client_gone", "upstream_error", "upstream_broken", "revoked"}
     assert found["refused"].keys() == {"401", "429"}
     assert found["owner_reads"] > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "leak", "kept"),
+    [(600, 0.0, True), (600, 0.4, False), (300, 0.4, False), (600, -1.0, True), (100, 0.4, None)],
+)
+def test_memory_that_grows_is_told_from_memory_that_wavers(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, leak: float, kept: bool | None
+) -> None:
+    """``leak``: MB a minute, on 120 MB that waver by one and have first risen by 20 in warming up."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    verdicts = importlib.import_module("soak_verdicts")
+    waver, row = random.Random(7), "worker 1: RSS, MB"
+    found = verdicts.Found("sqlite", before={row: 100.0})
+    for at in range(5, seconds + 1, 5):
+        found.times.append(float(at))
+        found.samples.append({row: 120 - 20 / (1 + at) ** 2 + leak * at / 60 + waver.uniform(-0.5, 0.5)})
+    [verdict] = verdicts._memory(found)
+    assert verdict.kept is kept, verdict
