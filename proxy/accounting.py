@@ -73,6 +73,7 @@ class OpenCall:
         """Settle it: usage and cost as observed, or estimated from what flowed."""
         settlement: ledger.Settlement | None = None
         ended_ns = time.monotonic_ns()
+        self.watched.client = None  # from here on it waits for us: nobody may take it for one that does not read
         try:
             settlement = self._settlement(ending)
             watch.settle(self.id, settlement)

@@ -50,7 +50,7 @@ _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | sele
 
 @dataclass(slots=True)
 class Watched(Fate):
-    """An open call as the ticker sees it. ``client``: its socket, where the server tells it."""
+    """An open call as the ticker sees it. ``client``: its socket, where the server tells it, until it is settled."""
 
     exchange: Exchange = field(default_factory=Exchange)
     client: socket.socket | None = None
