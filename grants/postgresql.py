@@ -87,7 +87,7 @@ class HotPath:
             try:
                 lent = pool.getconn()
                 try:
-                    return self._run_prepared(lent, statement, values)
+                    return self._run_on(lent, statement, values)
                 finally:
                     pool.putconn(lent)
             finally:
@@ -100,19 +100,18 @@ class HotPath:
         self._turns = BoundedSemaphore(pool.max_size)
         return self._turns
 
-    def _run_prepared(self, lent: psycopg.Connection[Any], statement: _Statement, values: list[str | None]) -> Any:
-        server, known = lent.pgconn, self._prepared.setdefault(lent, {})
-        name = known.get(statement.text)
+    def _run_on(
+        self, lent: psycopg.Connection[Any], statement: _Statement, values: list[str | None]
+    ) -> tuple[Row | None, int]:
+        server, encoded = lent.pgconn, [None if value is None else value.encode() for value in values]
         try:
-            if name is None:
-                name = b"aipassport_%d" % next(self._numbers)
-                server.send_prepare(name, statement.text.encode())
-                _result(server)
-                known[statement.text] = name
-            server.send_query_prepared(name, [None if value is None else value.encode() for value in values])
+            if lent.prepare_threshold is None:  # behind a pooler that knows no prepared statements
+                server.send_query_params(statement.text.encode(), encoded)
+            else:
+                server.send_query_prepared(self._name(lent, statement), encoded)
             result = _result(server)
         except psycopg.Error:
-            del self._prepared[lent]  # it may be the server that has forgotten them: a pooler between us may change it
+            self._prepared.pop(lent, None)  # a pooler between us may have changed the server, which knows none of them
             raise
         if result.status != ExecStatus.TUPLES_OK:
             return None, result.command_tuples or 0
@@ -121,6 +120,17 @@ class HotPath:
         rows = Transformer(lent)
         rows.set_pgresult(result)
         return rows.load_row(0, tuple), result.ntuples
+
+    def _name(self, lent: psycopg.Connection[Any], statement: _Statement) -> bytes:
+        """By what name the connection knows the statement, which is prepared there if it does not."""
+        known = self._prepared.setdefault(lent, {})
+        name = known.get(statement.text)
+        if name is None:
+            name = b"aipassport_%d" % next(self._numbers)
+            lent.pgconn.send_prepare(name, statement.text.encode())
+            _result(lent.pgconn)
+            known[statement.text] = name
+        return name
 
 
 def _result(server: PGconn) -> PGresult:
