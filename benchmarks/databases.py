@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from servers import usage
 
+_OPEN = "SELECT count(*) FROM grants_call WHERE finished_at IS NULL"
 _LEDGER = "SELECT (SELECT count(*) FROM grants_call), (SELECT count(*) FROM grants_call WHERE finished_at IS NULL)"
 
 
@@ -26,8 +27,30 @@ class SQLite:
 
     def ledger(self) -> tuple[int, int]:
         """Rows of calls, and how many of them are still open."""
-        with closing(sqlite3.connect(self._path)) as connection:
-            return _two(connection.execute(_LEDGER).fetchone())
+        return _two(self.query(_LEDGER)[0])
+
+    def query(self, statement: str) -> list[Any]:
+        with closing(sqlite3.connect(self._path, timeout=30)) as connection:
+            return connection.execute(statement).fetchall()
+
+    port = 0
+
+    def is_file(self, path: str) -> bool:
+        """Whether it is the database's, or a companion's of it."""
+        return path.startswith(str(self._path))
+
+    def open_calls(self) -> int:
+        return int(self.query(_OPEN)[0][0])
+
+    def connections(self) -> int:
+        """A file has none that a server would count."""
+        return 0
+
+    def wal(self) -> int:
+        """Bytes of the write-ahead log."""
+        with suppress(FileNotFoundError):
+            return os.path.getsize(f"{self._path}-wal")
+        return 0
 
     def drop(self) -> None:
         """Its folder goes with the measurement's."""
@@ -52,8 +75,29 @@ class PostgreSQL:
         return sum(self._ended.values())
 
     def ledger(self) -> tuple[int, int]:
+        return _two(self.query(_LEDGER)[0])
+
+    def query(self, statement: Any) -> list[Any]:
         with psycopg.connect(self.url) as connection:
-            return _two(connection.execute(_LEDGER).fetchone())
+            return connection.execute(statement).fetchall()
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 5432
+
+    def is_file(self, path: str) -> bool:
+        return False
+
+    def open_calls(self) -> int:
+        return int(self.query(_OPEN)[0][0])
+
+    def connections(self) -> int:
+        """Open ones to this database."""
+        return len(self._execute("SELECT 1 FROM pg_stat_activity WHERE datname = %s", self._name))
+
+    def wal(self) -> int:
+        """The server's own, shared with other databases: not looked at."""
+        return 0
 
     def drop(self) -> None:
         self._execute(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")

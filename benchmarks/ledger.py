@@ -93,17 +93,22 @@ class Owner:
 
     def __init__(self, url: str, username: str, password: str) -> None:
         self._url = url
-        answer = self._post("/api/auth/token/", {"username": username, "password": password})
-        self._token = json.load(answer)["access"]
+        self._token = ""
+        self._token = self.post("auth/token/", {"username": username, "password": password})["access"]
         self._desk = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar := http.cookiejar.CookieJar()))
         self._desk.open(f"{url}/admin/login/").read()
         form = {"username": username, "password": password, "next": "/health"}
         form["csrfmiddlewaretoken"] = next(str(cookie.value) for cookie in jar if cookie.name == "csrftoken")
         self._desk.open(f"{url}/admin/login/", urllib.parse.urlencode(form).encode()).read()
 
-    def _post(self, path: str, body: Any) -> Any:
+    def post(self, path: str, body: Any) -> Any:
+        """The API's answer."""
         headers = {"content-type": "application/json"}
-        return urllib.request.urlopen(urllib.request.Request(self._url + path, json.dumps(body).encode(), headers))
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(f"{self._url}/api/{path}", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
 
     def get(self, path: str) -> Any:
         headers = {"authorization": f"Bearer {self._token}"}

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 _TAIL_PAUSE = 0.02  # seconds between the last chunk and the end, so that they do not travel together
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def _event(choices: list[Any], **more: Any) -> bytes:
@@ -57,25 +57,33 @@ class Provider:
         headers = {name: value.strip() for name, _, value in lines}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if head.startswith("GET /count "):
-            count = b"%d" % self.requests
+            count = self.count()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(count), count))
         else:
             self.requests += 1
-            await self._stream(writer, json.loads(body)["max_tokens"])
+            await self.answer(json.loads(body), reader, writer)
         await writer.drain()
         return headers.get("connection") != "close"
 
-    async def _stream(self, writer: asyncio.StreamWriter, chunks: int) -> None:
-        writer.write(_HEAD + _framed(chunk(0)))
+    def count(self) -> bytes:
+        """What ``GET /count`` answers."""
+        return b"%d" % self.requests
+
+    async def answer(self, request: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one call, whose body is ``request``."""
+        await self.stream(writer, request["max_tokens"])
+
+    async def stream(self, writer: asyncio.StreamWriter, chunks: int) -> None:
+        writer.write(HEAD + framed(chunk(0)))
         for number in range(1, chunks):
             await asyncio.sleep(self.pause)
-            writer.write(_framed(chunk(number)))
+            writer.write(framed(chunk(number)))
             await writer.drain()
         await asyncio.sleep(_TAIL_PAUSE)
-        writer.write(_framed(tail(chunks)) + b"0\r\n\r\n")
+        writer.write(framed(tail(chunks)) + b"0\r\n\r\n")
 
 
-def _framed(data: bytes) -> bytes:
+def framed(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 

@@ -155,9 +155,9 @@ http {
 class Paced(Process):
     """The upstream of the streams."""
 
-    def __init__(self, folder: Path, pause: float) -> None:
+    def __init__(self, folder: Path, pause: float, script: str = "paced_sse.py") -> None:
         port = free_port()
-        command = [sys.executable, str(HERE / "paced_sse.py"), "--port", str(port), "--pause", str(pause)]
+        command = [sys.executable, str(HERE / script), "--port", str(port), "--pause", str(pause)]
         super().__init__(command, port=port, log=folder / "paced.log")
 
     def count(self) -> int:
@@ -181,10 +181,12 @@ def bare(folder: Path, nginx: Nginx, paced: Paced) -> Process:
 class AIPassport:
     """An instance with one owner and a token for each upstream. ``start`` may be called again after ``stop``."""
 
-    def __init__(self, folder: Path, database_url: str, small: Process, paced: Process, *, workers: int = 2) -> None:
-        """``small`` and ``paced``: the upstreams."""
+    def __init__(
+        self, folder: Path, database_url: str, small: Process, paced: Process, *, workers: int = 2, price: str = ""
+    ) -> None:
+        """``small`` and ``paced``: the upstreams. ``price``: an owner's own, for all keys, as ``add_key`` takes it."""
         folder.mkdir(exist_ok=True)
-        self._log = folder / "aipassport.log"
+        self.log = folder / "aipassport.log"
         self._port = free_port()
         self.env = _clean_environment() | {
             "DJANGO_SETTINGS_MODULE": "aipassport.settings",
@@ -201,22 +203,29 @@ class AIPassport:
         self.env["DJANGO_SUPERUSER_PASSWORD"] = secrets.token_urlsafe(16)
         self.manage("createsuperuser", "--noinput", "--username", "bench", "--email", "bench@example.org")
         self._keys: dict[str, str] = {}
+        self._prices = (f"--price={price}",) if price else ()
         self.small_token = self.token(f"{small.url}/v1")
         self.paced_token = self.token(f"{paced.url}/v1")
 
     def start(self) -> Process:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:aipassport.gunicorn"]
-        return Process(command, port=self._port, log=self._log, env=self.env)
+        return Process(command, port=self._port, log=self.log, env=self.env)
 
     def token(self, upstream: str, *limits: str) -> str:
         """A token of a grant of its own, on the one key for that upstream. ``limits``: options of ``issue_grant``."""
+        key = self.key(upstream)
+        terms = ("--models", "*", "--capabilities", "chat", "--expires", "1h", "--app", "bench")
+        grant = self._json("issue_grant", "--key", key, *terms, *limits)["id"]
+        return str(self._json("issue_token", grant)["token"])
+
+    def key(self, upstream: str) -> str:
+        """The id of the one key for that upstream."""
         if upstream not in self._keys:
             options = ("--owner", "bench", "--provider", "openai", "--label", f"bench {upstream}")
-            key = self._json("add_key", *options, "--base-url", upstream, secret=f"sk-{secrets.token_urlsafe(24)}")
-            self._keys[upstream] = key["id"]
-        terms = ("--models", "*", "--capabilities", "chat", "--expires", "1h", "--app", "bench")
-        grant = self._json("issue_grant", "--key", self._keys[upstream], *terms, *limits)["id"]
-        return str(self._json("issue_token", grant)["token"])
+            options += ("--base-url", upstream, *self._prices)
+            key = self._json("add_key", *options, secret=f"sk-{secrets.token_urlsafe(24)}")
+            self._keys[upstream] = str(key["id"])
+        return self._keys[upstream]
 
     def _json(self, *arguments: str, secret: str = "") -> dict[str, Any]:
         data: dict[str, Any] = json.loads(self.manage(*arguments, "--json", secret=secret))

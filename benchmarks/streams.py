@@ -20,10 +20,11 @@ class Target:
     port: int
     path: str
     token: str
+    model: str = "gpt-4o-mini"
 
     def request(self, chunks: int) -> bytes:
         body = {
-            "model": "gpt-4o-mini",
+            "model": self.model,
             "messages": [{"role": "user", "content": "Say something."}],
             "max_tokens": chunks,
             "stream": True,

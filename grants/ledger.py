@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
@@ -46,8 +45,7 @@ _NO_ABBREVIATIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A call that asks to be admitted.
 
     ``want``: the most it can cost, in nano-dollars, reserved until it is settled; ``least``: as little as it can do
@@ -67,8 +65,7 @@ class Entry:
     tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """How a call ended. ``connected`` is false only where no connection to the provider was made: it is not counted.
 
     ``cost`` ``None``: nobody knows; the bound that was reserved is charged then. ``output_limit``: what went out.
@@ -93,8 +90,7 @@ class Settlement:
         return min((self.input_tokens or 0) + (self.output_tokens or 0), _MOST_USED)
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """What was reserved for a call, in nano-dollars, and how the grant stands with it."""
 
     reserved: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -109,6 +110,8 @@ class _Row(NamedTuple):
     limits: Limits
 
 
+_TERMS = len(_Row._fields) - 1  # columns before the limits
+
 _SELECT = f"""
 SELECT a.revision, a.expires_at, g.revoked_at, g.models, g.capabilities, g.allowed_origins,
        k.id, k.provider, k.base_url, k.extra_fields, k.secret, k.disabled_at, u.is_active,
@@ -139,8 +142,14 @@ def read(claims: Claims) -> Policy:
     row = hot_path.row(_SELECT, values)
     if row is None:
         raise Denied("grant_unknown", "The grant of this token does not exist.")
-    found = _Row._make([*row[: -len(LIMITS)], Limits._make(row[-len(LIMITS) :])])
+    found = _Row._make((*row[:_TERMS], Limits._make(row[_TERMS:])))
     _check_in_force(found)
+    return _policy(claims, found)
+
+
+@lru_cache(maxsize=1024)
+def _policy(claims: Claims, found: _Row) -> Policy:
+    """What a row and a token say together. Remembered by all that they say: another row is another policy."""
     patterns = (tuple(json.loads(found.models)),)
     granted = frozenset(json.loads(found.capabilities))
     provider = PROVIDERS[found.provider]

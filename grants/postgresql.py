@@ -1,30 +1,50 @@
 """PostgreSQL on the hot path: prepared statements, on a connection that is out of the pool for one statement alone.
 
 The ledger's statements are long, few and constant. Django's cursors would put the values into the text, which the
-client then quotes and the server parses and plans anew for every call. Here each is parsed once, when it is first
-used, and the server keeps its plan after a few executions (``prepare_threshold``).
+client then quotes and the server parses and plans anew for every call. Here a connection prepares each when it first
+meets it, and it is run through libpq (:mod:`psycopg.pq`) itself: a cursor would take a third longer.
 
-Every parameter goes over as text of a type that the statement names: what the server prepares hangs on the types, and
-those of Python's numbers depend on their size.
+Every parameter goes over as text of a type that the statement names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import select
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import connection, connections, utils
 from django.db.backends.postgresql.base import DatabaseWrapper
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg_pool import PoolTimeout
+
+try:
+    from gevent.monkey import is_module_patched
+
+    _SERVED_BY_GEVENT = is_module_patched("select")
+except ImportError:
+    _SERVED_BY_GEVENT = False
+if _SERVED_BY_GEVENT:
+    from gevent.lock import BoundedSemaphore
+    from gevent.socket import wait_read, wait_readwrite
+else:
+    from threading import BoundedSemaphore
 
 _TYPES = {
     **dict.fromkeys(("id", "grant", "worker"), "uuid"),
     **dict.fromkeys(("jti", "kid", "route", "model", "outcome", "zone"), "text"),
     **dict.fromkeys(("stream", "no", "reaping", "estimated", "connected"), "boolean"),
 }  # all others are numbers
+
+Row = Sequence[Any]
 
 
 class HotPath:
@@ -33,43 +53,117 @@ class HotPath:
     Parameters of the statements are written ``%(name)s``.
     """
 
-    def row(self, sql: str, params: Mapping[str, Any]) -> Sequence[Any] | None:
+    def __init__(self) -> None:
+        self._prepared: WeakKeyDictionary[psycopg.Connection[Any], dict[str, bytes]] = WeakKeyDictionary()
+        self._numbers = count()
+        self._turns: Any = None
+
+    def row(self, sql: str, params: Mapping[str, Any]) -> Row | None:
         """The first row that a statement brings."""
-        with _executed(sql, params) as cursor:
-            return cursor.fetchone()
+        return self._run(sql, params)[0]
 
     def change(self, sql: str, params: Mapping[str, Any]) -> int:
         """Run a statement; returns how many rows it changed."""
-        with _executed(sql, params) as cursor:
-            return cursor.rowcount
+        return self._run(sql, params)[1]
+
+    def _run(self, sql: str, params: Mapping[str, Any]) -> tuple[Row | None, int]:
+        """The first row, and how many there were or were changed.
+
+        On the connection that this greenlet has already (who holds one and waits for another may wait for ever), or on
+        a loan. One that breaks does not go back into the pool.
+        """
+        statement = _statement(sql)
+        values = [None if (value := params[name]) is None else str(value) for name in statement.parameters]
+        try:
+            for known in connections.all(initialized_only=True):
+                if known.connection is not None:
+                    known.validate_no_broken_transaction()
+                    cursor = psycopg.RawCursor(known.connection).execute(statement.text, values)
+                    return cursor.fetchone() if cursor.description else None, cursor.rowcount
+            pool = _pool()
+            turns = self._turns or self._first_turn(pool)
+            if not turns.acquire(timeout=pool.timeout):
+                raise PoolTimeout(f"couldn't get a connection after {pool.timeout:.2f} sec")
+            try:
+                lent = pool.getconn()
+                try:
+                    return self._run_on(lent, statement, values)
+                finally:
+                    pool.putconn(lent)
+            finally:
+                turns.release()
+        except psycopg.Error as error:  # as Django names it (PEP 249's names are the same)
+            raise _translated(error) from error
+
+    def _first_turn(self, pool: Any) -> Any:
+        """As many at once as there are connections: to wait here costs a tenth of what it costs in the pool."""
+        self._turns = BoundedSemaphore(pool.max_size)
+        return self._turns
+
+    def _run_on(
+        self, lent: psycopg.Connection[Any], statement: _Statement, values: list[str | None]
+    ) -> tuple[Row | None, int]:
+        server, encoded = lent.pgconn, [None if value is None else value.encode() for value in values]
+        try:
+            if lent.prepare_threshold is None:  # behind a pooler that knows no prepared statements
+                server.send_query_params(statement.text.encode(), encoded)
+            else:
+                server.send_query_prepared(self._name(lent, statement), encoded)
+            result = _result(server)
+        except psycopg.Error:
+            self._prepared.pop(lent, None)  # a pooler between us may have changed the server, which knows none of them
+            raise
+        if result.status != ExecStatus.TUPLES_OK:
+            return None, result.command_tuples or 0
+        if not result.ntuples:
+            return None, 0
+        rows = Transformer(lent)
+        rows.set_pgresult(result)
+        return rows.load_row(0, tuple), result.ntuples
+
+    def _name(self, lent: psycopg.Connection[Any], statement: _Statement) -> bytes:
+        """By what name the connection knows the statement, which is prepared there if it does not."""
+        known = self._prepared.setdefault(lent, {})
+        name = known.get(statement.text)
+        if name is None:
+            name = b"aipassport_%d" % next(self._numbers)
+            lent.pgconn.send_prepare(name, statement.text.encode())
+            _result(lent.pgconn)
+            known[statement.text] = name
+        return name
 
 
-@contextmanager
-def _executed(sql: str, params: Mapping[str, Any]) -> Iterator[psycopg.RawCursor[Any]]:
-    """A cursor behind its statement. A connection that breaks under it does not go back into the pool."""
-    text, names = _numbered(sql)
-    values = [None if params[name] is None else str(params[name]) for name in names]
-    try:
-        with _connection() as lent:
-            yield psycopg.RawCursor(lent).execute(text, values)
-    except psycopg.Error as error:  # as Django names it (PEP 249's names are the same)
-        raise _translated(error) from error
+def _result(server: PGconn) -> PGresult:
+    """What the server answers, once it does; other greenlets run in the meantime.
+
+    Raises:
+        psycopg.Error: the statement failed, or the connection broke.
+    """
+    while server.flush():  # more than the socket takes at once
+        _wait(server.socket, writing=True)
+        server.consume_input()
+    results = []
+    while True:
+        while server.is_busy():
+            _wait(server.socket)
+            server.consume_input()
+        result = server.get_result()
+        if result is None:
+            break
+        results.append(result)
+    if results[-1].status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        raise error_from_result(results[-1])
+    return results[-1]
 
 
-@contextmanager
-def _connection() -> Iterator[psycopg.Connection[Any]]:
-    """The one that this greenlet has already (who holds one and waits for another may wait for ever), or a loan."""
-    for known in connections.all(initialized_only=True):
-        if known.connection is not None:
-            known.validate_no_broken_transaction()
-            yield known.connection
-            return
-    pool = _pool()
-    lent = pool.getconn()
-    try:
-        yield lent
-    finally:
-        pool.putconn(lent)
+def _wait(descriptor: int, *, writing: bool = False) -> None:
+    """Until it can be read, or written, too."""
+    if _SERVED_BY_GEVENT:  # its own way in: what it puts in the place of poll makes a timer, too
+        (wait_readwrite if writing else wait_read)(descriptor)
+    else:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN | (select.POLLOUT if writing else 0))
+        poll.poll()
 
 
 def _translated(error: psycopg.Error) -> utils.DatabaseError | utils.InterfaceError:
@@ -87,9 +181,15 @@ def _pool() -> Any:
     return pool
 
 
+class _Statement(NamedTuple):
+    """``text`` has ``$1::type`` for ``%(name)s``, ``parameters`` the names in the order of the numbers."""
+
+    text: str
+    parameters: tuple[str, ...]
+
+
 @cache
-def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
-    """A statement with ``$1::type`` for ``%(name)s``, and the names in the order of the numbers."""
+def _statement(sql: str) -> _Statement:
     names: list[str] = []
 
     def number(found: re.Match[str]) -> str:
@@ -98,4 +198,4 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
             names.append(name)
         return f"${names.index(name) + 1}::{_TYPES.get(name, 'bigint')}"
 
-    return re.sub(r"%\((\w+)\)s", number, sql), tuple(names)
+    return _Statement(re.sub(r"%\((\w+)\)s", number, sql), tuple(names))

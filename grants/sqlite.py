@@ -27,6 +27,8 @@ T = TypeVar("T")
 Job = Callable[[Any], T]  # gets a cursor, or a connection: whatever has execute()
 
 LOCK_TIMEOUT = 20.0  # seconds
+_SOON = 0.1  # seconds in which the other workers' commits are surely over
+_MOMENT = 0.0002  # seconds; gevent goes round its loop in it
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_BUSY_RECOVERY)
 
 
@@ -36,17 +38,17 @@ def patiently(attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     SQLite would wait in C and freeze every stream of the worker. For what has done nothing yet when it finds a lock:
     a single statement, or the BEGIN IMMEDIATE of a transaction.
     """
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    pause = 0.0005
+    began = time.monotonic()
+    pause = 0.0003
     while True:
         try:
             return attempt(*args, **kwargs)
         except (sqlite3.OperationalError, utils.OperationalError) as error:
             cause = error if isinstance(error, sqlite3.Error) else error.__cause__
-            if getattr(cause, "sqlite_errorcode", None) not in _BUSY or time.monotonic() > deadline:
+            if getattr(cause, "sqlite_errorcode", None) not in _BUSY or time.monotonic() > began + LOCK_TIMEOUT:
                 raise
         time.sleep(pause * (0.5 + random.random()))  # noqa: S311  spreads the waiters, no secret
-        pause = min(pause * 1.5, 0.01)
+        pause = min(pause * 1.3, 0.002 if time.monotonic() < began + _SOON else 0.01)
 
 
 class _Queued(Generic[T]):
@@ -69,6 +71,7 @@ class HotPath:
         self._writer: sqlite3.Connection | None = None
         self._queue: deque[_Queued[Any]] = deque()
         self._leading = threading.Lock()
+        self._crowded = False  # whether the last commit was for more than one
         self.commits = self.jobs = 0  # for whoever watches
 
     @property
@@ -102,36 +105,57 @@ class HotPath:
         self._queue.append(queued)
         with self._leading:  # who waited here finds its job done
             if not queued.done:
-                time.sleep(0)  # lets those who are ready come aboard
-                self._commit([self._queue.popleft() for _ in range(len(self._queue))])
+                self._lead()
         if isinstance(queued.error, sqlite3.Error):
             _reraise(queued.error)
         if queued.error is not None:
             raise queued.error
         return queued.result  # type: ignore[return-value]
 
-    def _commit(self, batch: list[_Queued[Any]]) -> None:
+    def _lead(self) -> None:
+        """Commit all that wait. The fewer the commits, the less each job costs: who is nearly here comes aboard."""
+        time.sleep(_MOMENT if self._crowded else 0)  # of 0, gevent runs who is ready, and looks at no socket
+        batch: list[_Queued[Any]] = []
         try:
-            self._transact(batch)
-        except Exception as error:  # noqa: BLE001  handed to the greenlet that queued the job
-            if len(batch) > 1:  # all was rolled back; who is to blame fails alone
-                for queued in batch:
-                    self._commit([queued])
-            else:
-                batch[0].error = error
+            self._begin()  # others come while it waits
+            batch = self._board()
+            self._finish(batch)
+        except Exception as error:  # noqa: BLE001  handed to the greenlets that queued the jobs
+            self._one_by_one(batch, error)
         except BaseException as error:  # this greenlet is being killed
-            for queued in batch:
+            for queued in batch or self._board():
                 queued.error = queued.error or error
+                queued.done = True
             raise
         finally:
+            self._crowded = len(batch) > 1
             for queued in batch:
                 queued.done = True
 
-    def _transact(self, batch: list[_Queued[Any]]) -> None:
+    def _board(self) -> list[_Queued[Any]]:
+        return [self._queue.popleft() for _ in range(len(self._queue))]
+
+    def _one_by_one(self, batch: list[_Queued[Any]], error: Exception) -> None:
+        """All was rolled back: who is to blame fails alone. Without a transaction, all that wait for it fail."""
+        if len(batch) < 2:
+            for queued in batch or self._board():
+                queued.error, queued.done = error, True
+            return
+        for queued in batch:
+            try:
+                self._begin()
+                self._finish([queued])
+            except Exception as error:  # noqa: BLE001
+                queued.error = error
+
+    def _begin(self) -> None:
         if self._writer is None:
             self._writer = _connect()
-        raw = _Execute(self._writer)
         patiently(self._writer.execute, "BEGIN IMMEDIATE")
+
+    def _finish(self, batch: list[_Queued[Any]]) -> None:
+        assert self._writer is not None  # noqa: S101
+        raw = _Execute(self._writer)
         try:
             for queued in batch:
                 queued.result = queued.job(raw)

@@ -143,10 +143,11 @@ FROM {{}}
 ON CONFLICT (grant_id, day, model) DO UPDATE SET
     {", ".join(f"{name} = grants_dailytotal.{name} + excluded.{name}" for name in _SUMS.split(", "))}"""
 
-# PostgreSQL: one round trip; each part takes its lock because the next one reads from it.
+# PostgreSQL: one round trip; each part takes its lock because the next one reads from it. The id is said twice: from a
+# join alone the planner does not see that one partition is enough.
 PG_SETTLE = (
     f"WITH old AS (SELECT * FROM grants_call WHERE id = %(id)s AND {_OPEN} FOR NO KEY UPDATE), "
-    f"c AS ({_SETTLE_CALL} FROM old WHERE c.id = old.id RETURNING c.id), "
+    f"c AS ({_SETTLE_CALL} FROM old WHERE c.id = %(id)s AND c.id = old.id RETURNING c.id), "
     f"a AS ({_SETTLE_ALLOWANCE} FROM old, c WHERE a.grant_id = old.grant_id RETURNING a.grant_id) "
     f"{_TOTALS.format('old, a')}"
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -14,7 +14,6 @@ from grants import ledger
 from grants import policy as policies
 from grants.clock import uuid7
 from grants.limits import Standing
-from grants.pace import release_connection
 from grants.policy import Policy
 from grants.tokens import Claims
 
@@ -74,18 +73,18 @@ class OpenCall:
         """Settle it: usage and cost as observed, or estimated from what flowed."""
         settlement: ledger.Settlement | None = None
         ended_ns = time.monotonic_ns()
+        self.watched.client = None  # from here on it waits for us: nobody may take it for one that does not read
         try:
             settlement = self._settlement(ending)
             watch.settle(self.id, settlement)
         finally:
             watch.leave(self.id)
             watch.touch(self.policy.grant)
-            release_connection()
             self._tell(ending, settlement or ledger.Settlement(ending.outcome, ending.status), ended_ns)
 
     def _tell(self, ending: Ending, settlement: ledger.Settlement, ended_ns: int) -> None:
         if settlement.cost is None and self.reserved:
-            settlement = replace(settlement, cost=self.reserved, estimated=True)  # as the ledger has it
+            settlement = settlement._replace(cost=self.reserved, estimated=True)  # as the ledger has it
         clock, now = self.clock, time.monotonic_ns()
         sent_ns = self.watched.exchange.began_ns or ended_ns
         added_ns = sent_ns - clock.arrived_ns - clock.body_ns + now - ended_ns
@@ -129,8 +128,7 @@ class OpenCall:
         cost = usage.cost
         if result is None and self.policy.limits.money and self._is_unknown(ending):
             cost = None  # the provider may have finished an answer of which nothing could be read: its bound is charged
-        return replace(
-            settlement,
+        return settlement._replace(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
@@ -156,7 +154,7 @@ class OpenCall:
 
 
 def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, clock: Clock | None = None) -> OpenCall:
-    """Check the call against its grant, count it and open its row; the database connection is given back then.
+    """Check the call against its grant, count it and open its row.
 
     Raises:
         Denied, Full: the grant does not allow it.
@@ -171,7 +169,6 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, c
         asked = reservation(policy, call)
         try:
             admission = ledger.admit(policy, _entry(call_id, claims, call, asked))
-            release_connection()
         except ledger.Stale:
             before, policy = policy, policies.read(claims)
             if output_limit(policy) != output_limit(before):

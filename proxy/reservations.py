@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from grants import refusals
 from grants.policy import Policy
@@ -12,8 +12,7 @@ from .pricing import bounds
 from .pricing.bounds import FLOOR, Bound
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """``want``: nano-dollars at the whole output limit; ``least``: at the smallest one that is worth a call.
 
     ``tokens``: the most that the call can use. ``bound`` and ``limit`` are ``None`` where the grant limits neither

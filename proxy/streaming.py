@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .dialects.base import Observer
 from .exceptions import Cut, RelayError, UpstreamError, UpstreamFailed, UpstreamTimeout
@@ -15,8 +16,7 @@ from .upstream import Exchange
 _OBSERVED_BYTES = 32 * 1024 * 1024  # of a JSON answer; a larger one is estimated
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How a call went: what settlement needs to know. ``first_byte_us``: since the request began to go out."""
 
     outcome: str

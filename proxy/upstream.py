@@ -6,13 +6,14 @@ The request is built from nothing: what is not listed here or in the call does n
 from __future__ import annotations
 
 import ipaddress
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from email.errors import MissingHeaderBodySeparatorDefect
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import requests
 import urllib3
@@ -28,6 +29,7 @@ from .sandbox import SandboxAdapter
 
 USER_AGENT = "AIPassport"
 _CHUNK = 65536
+_POOLS = 64  # of connections, one for each provider's origin
 
 # What the app may see of the provider's headers: nothing that tells of the account, no cookies.
 _ANSWER_HEADERS = (
@@ -46,13 +48,25 @@ _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that is given out; is_
 
 _local = threading.local()  # .exchange: the one that this greenlet is sending
 
+try:  # the system's own poll: gevent's would go round its loop, for a question that is answered at once
+    from gevent.monkey import get_original
+
+    _poll = get_original("select", "poll")
+except ImportError:
+    _poll = select.poll
+
 
 class PrivateAddress(urllib3.exceptions.HTTPError):
     """The provider's name led to an address that is not on the public internet."""
 
 
 class _Guarded:
-    """Checks whom a new socket is really connected to, before a byte is sent: a name may resolve anew each time."""
+    """Checks whom a new socket is really connected to, before a byte is sent: a name may resolve anew each time.
+
+    Head and body of a request go out together where the body is small: one packet instead of two.
+    """
+
+    _head: bytes | None = None  # held back until the body comes
 
     def _new_conn(self) -> Any:
         sock = super()._new_conn()  # type: ignore[misc]
@@ -67,7 +81,34 @@ class _Guarded:
         if (exchange := getattr(_local, "exchange", None)) is not None:
             exchange._connection = self
             exchange.sent = True
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        self._head = b""
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+            if self._head:  # no body came
+                super().send(self._head)  # type: ignore[misc]
+        finally:
+            self._head = None
+
+    def send(self, data: Any) -> None:
+        if self._head == b"":
+            self._head = data
+            return
+        if self._head and isinstance(data, bytes) and len(data) < _CHUNK:
+            data = self._head + data
+        elif self._head:
+            super().send(self._head)  # type: ignore[misc]
+        self._head = None
+        super().send(data)  # type: ignore[misc]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection from the pool is still good: an idle one has nothing to read, not even its end."""
+        sock = self.sock  # type: ignore[attr-defined]
+        if sock is None:
+            return False
+        poll = _poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return not poll.poll(0)
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -103,11 +144,37 @@ class GuardedAdapter(HTTPAdapter):
     """requests' transport over guarded connections. Never retries: a repeated POST may cost twice."""
 
     def __init__(self) -> None:
-        super().__init__(pool_connections=64, pool_maxsize=256, max_retries=0)
+        super().__init__(pool_connections=_POOLS, pool_maxsize=256, max_retries=0)
+        self._pools: dict[tuple[Any, ...], Any] = {}
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """The pool of the request's origin. What names a pool is worked out once, and again when it was closed."""
+        url = urlsplit(request.url)
+        key = (url.scheme, url.netloc, verify, *(proxies or {}).values())
+        pool = self._pools.get(key)
+        if pool is None or pool.pool is None:
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            self._pools[key] = pool
+            if len(self._pools) > _POOLS:
+                del self._pools[next(iter(self._pools))]
+        return pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        url: str = super().request_url(request, proxies) if proxies else request.path_url
+        return url
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """Without cookies: nobody here reads one, or sends one back."""
+        response = requests.Response()
+        response.status_code, response.reason = resp.status, resp.reason
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.url, response.request = req.url or "", req
+        response.raw = resp
+        return response
 
 
 def _new_session() -> requests.Session:
@@ -188,7 +255,7 @@ class Exchange:
     def headers(self) -> dict[str, str]:
         """What of the provider's headers goes to the app."""
         given = self._answer.headers
-        return {name: given[name] for name in _ANSWER_HEADERS if given.get(name, "").isprintable() and name in given}
+        return {name: value for name in _ANSWER_HEADERS if (value := given.get(name)) and value.isprintable()}
 
     def read(self) -> bytes:
         """The next bytes as soon as there are any, ``b""`` at the end.

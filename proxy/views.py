@@ -87,6 +87,8 @@ class RelayView(APIView):
         cors.expose(request._request, response)
         for name, value in self._limits().items():
             response.headers[name] = value
+        # Django would call a provider's error one of ours; a line of ours tells of it.
+        response._has_been_logged = True  # type: ignore[attr-defined]
         if isinstance(response, HttpResponse) and response.content:
             response.headers["content-length"] = str(len(response.content))
         return response

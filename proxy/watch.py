@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -50,7 +50,7 @@ _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | sele
 
 @dataclass(slots=True)
 class Watched(Fate):
-    """An open call as the ticker sees it. ``client``: its socket, where the server tells it."""
+    """An open call as the ticker sees it. ``client``: its socket, where the server tells it, until it is settled."""
 
     exchange: Exchange = field(default_factory=Exchange)
     client: socket.socket | None = None
@@ -113,6 +113,7 @@ class Watch:
         with self._lock:
             if self._thread is None:
                 self._beat()
+                release_connection()
                 self._thread = every(INTERVAL, lambda: self.look(time.monotonic()), "aipassport-watch")
                 every(INTERVAL, lambda: self.tick(time.monotonic()), "aipassport-ledger")
                 every(_TELL_EVERY, self.tell, "aipassport-notices")
@@ -278,7 +279,7 @@ def _settle(call: UUID, settlement: ledger.Settlement) -> None:
     except (DataError, IntegrityError, OverflowError):  # the last one is sqlite3's, for more than 64 bits
         logger.error("the usage of call %s does not fit the ledger; settled without it", call)
         nothing: dict[str, Any] = dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens", "cost"))
-        ledger.settle(call, replace(settlement, **nothing, estimated=True))
+        ledger.settle(call, settlement._replace(**nothing, estimated=True))
 
 
 def _shut(client: socket.socket) -> None:

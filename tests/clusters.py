@@ -30,12 +30,18 @@ def program(name: str) -> str:
 
 
 class Cluster:
-    """In a folder of its own, durable as PostgreSQL comes; it refuses to run as root, so then it is ``postgres``'s."""
+    """In a folder of its own, durable as PostgreSQL comes; it refuses to run as root, so then it is ``postgres``'s.
 
-    def __init__(self, folder: Path) -> None:
+    With ``primary`` it is a hot standby that follows that one.
+    """
+
+    def __init__(self, folder: Path, primary: Cluster | None = None) -> None:
         self._folder, self.port = folder, free_port()
         self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
-        self._run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
+        if primary is None:
+            self._run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
+        else:
+            self._run("pg_basebackup", f"--dbname={primary.url}", "--checkpoint=fast", "--write-recovery-conf")
         with (folder / "postgresql.conf").open("a") as file:
             file.write(f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n")
         self.start()
@@ -46,6 +52,15 @@ class Cluster:
     def stop(self, mode: str = "fast") -> None:
         """``immediate``: as in a crash; what was not flushed is gone."""
         self._run("pg_ctl", "--wait", f"--mode={mode}", "stop")
+
+    def promote(self) -> None:
+        """A standby becomes a primary of its own."""
+        self._run("pg_ctl", "--wait", "promote")
+
+    def follows(self, primary: Cluster) -> None:
+        """Wait until this standby shows all that the primary has committed so far."""
+        written = primary.query("SELECT pg_current_wal_lsn()")[0][0]
+        self.until(f"SELECT pg_last_wal_replay_lsn() >= '{written}'")
 
     def query(self, statement: str) -> list[Any]:
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -66,12 +81,13 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(primary: Cluster | None = None) -> Iterator[Cluster]:
+    """It runs until the end of the block; with ``primary``, as a standby of that one."""
     program("initdb")
     folder = Path(tempfile.mkdtemp(prefix="aipassport-cluster-"))
     if os.getuid() == 0:
         shutil.chown(folder, "postgres")
-    running = Cluster(folder)
+    running = Cluster(folder, primary)
     try:
         yield running
     finally:

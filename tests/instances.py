@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from .live import ROOT, environment
 
@@ -21,6 +22,12 @@ class Instance:
         self.manage("createsuperuser", "--noinput", "--username=alice", "--email=alice@example.org")
         options = ("--owner=alice", "--provider=openai", "--label=fake", f"--base-url={upstream.url}", PRICE)
         self._key = self._json("add_key", *options, secret="sk-0123456789abcdef")["id"]
+
+    def on(self, database_url: str) -> Self:
+        """The same, on a copy of its database."""
+        other = copy(self)
+        other.env = self.env | {"DATABASE_URL": database_url}
+        return other
 
     def grant(self, *limits: str) -> tuple[str, str]:
         """A grant with such options of ``issue_grant``, and a token of it."""

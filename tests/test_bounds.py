@@ -486,7 +486,7 @@ def test_a_call_never_costs_more_than_its_bound(
 ) -> None:
     provider, model = row
     flavor = {"anthropic": "anthropic", "google": "google"}.get(provider, "chat")
-    asked = call(flavor, model, **{name: getattr(demand, name) for name in Demand.__slots__})
+    asked = call(flavor, model, **demand._asdict())
     try:
         found = bounded(provider, asked, ROWS, margin)
     except NotGranted:
@@ -504,7 +504,7 @@ def test_an_estimate_is_never_above_the_bound(
 ) -> None:
     provider, model = row
     flavor = {"anthropic": "anthropic", "google": "google"}.get(provider, "chat")
-    asked = call(flavor, model, **{name: getattr(demand, name) for name in Demand.__slots__})
+    asked = call(flavor, model, **demand._asdict())
     try:
         found = bounded(provider, asked, ROWS)
     except NotGranted:

@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 import requests
+from django.db import transaction
 
 from grants.models import Allowance, Call
 
@@ -103,6 +104,19 @@ def test_a_client_that_reads_a_byte_a_second_slows_nobody_else_down(
 
 
 # The server
+
+
+def test_a_revoked_stream_is_told_so_however_long_its_settlement_takes(server: Any, issue: Any, by: Any) -> None:
+    """Who waits for the database is not taken for a client that does not read, whose connection is broken off."""
+    grant, token = issue("openai")
+    stream = Caller(server, token).stream("fake-silent")
+    grant.revoke(by)
+    with transaction.atomic():
+        Call.objects.select_for_update().get()  # on SQLite the transaction alone holds everybody's lock
+        time.sleep(2.5)
+    rest = _rest(stream)
+    assert finished_call().outcome == "revoked"
+    assert b"error" in rest
 
 
 def test_a_restart_under_load_loses_no_call_and_leaves_none_open(issue: Any, upstream: Any, tmp_path: Path) -> None:

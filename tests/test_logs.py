@@ -91,6 +91,7 @@ class TestLinesOfCalls:
         assert (forged["code"], forged["status"], forged["grant"]) == ("invalid_token", 401, "")
         assert (revoked["code"], revoked["grant"], revoked["app"]) == ("grant_revoked", str(grant.pk), "")
         assert told(json_server, "call") == []
+        assert "django.request" not in json_server.log.read_text(), "one line tells of a refusal"
 
     def test_no_line_repeats_a_token_a_key_a_prompt_or_an_answer(self, json_server: Any, issue: Any) -> None:
         _, token = issue("openai")

@@ -98,7 +98,7 @@ def bounded(answer: Answer, **more: Any) -> Bound:
     tier = "flex" if "flex" in answer.name else ""
     unbounded = "hosted tools" if "tools" in answer.head or "parts" in answer.head else ""
     demand = Demand(text=used, limit=max(written, 1), cached=True, tier=tier, unbounded=unbounded)
-    call = replace(answer.call, demand=replace(demand, **more))
+    call = replace(answer.call, demand=demand._replace(**more))
     return bound(PROVIDERS[answer.head["provider"]], call, "", 0, max_cost_per_call=None)
 
 

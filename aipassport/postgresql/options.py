@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_CONNECTION = {  # libpq's, and psycopg's prepare_threshold
+_CONNECTION = {  # libpq's, and psycopg's prepare_threshold: None, where a pooler in between knows no prepared statements
     "connect_timeout": 5,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -22,6 +22,8 @@ _POOL = {
 
 def connecting(given: dict[str, Any], *, pool_size: int, pool_timeout: float) -> dict[str, Any]:
     """Options of Django's backend. ``given``: what the database's URL says, which wins."""
+    if str(given.get("prepare_threshold")).lower() == "none":
+        given = given | {"prepare_threshold": None}
     return _CONNECTION | given | {"pool": _POOL | {"max_size": pool_size, "timeout": pool_timeout}}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from grants.providers import Capability
 
@@ -58,8 +58,7 @@ class Inbound:
     form: Form | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What a call can use, as far as its body shows it: what a bound rests on. Never less than the truth."""
 
     text: int = 0  # bytes of inline text, normalised if that is more, and its framing: never fewer than its tokens
@@ -76,6 +75,9 @@ class Demand:
     unbounded: str = ""  # why the limit does not bound this call: "hosted tools", "search", "unparsed audio", …
     cached: bool = False  # asks for prompt caching (cache writes may be dearer)
     least: int = 1  # no lower limit can go out (a thinking budget needs 1,024 tokens of its own)
+
+
+_NO_DEMAND = Demand()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class UpstreamCall:
     hides_usage: bool = False
     input_characters: int = 0
     limit_paths: tuple[tuple[str, ...], ...] = ()
-    demand: Demand = Demand()
+    demand: Demand = _NO_DEMAND
 
     @property
     def model(self) -> str:
@@ -138,7 +140,7 @@ class UpstreamCall:
             return self
         body = strict_json.loads(self.json)
         lowering.lower(body, self.limit_paths, limit)
-        return replace(self, json=strict_json.dumps(body), demand=replace(self.demand, limit=limit))
+        return replace(self, json=strict_json.dumps(body), demand=self.demand._replace(limit=limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,7 @@ class Observer(Protocol):
     def result(self) -> dict[str, Any] | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What one call used, all tokens as integers. ``input_tokens`` includes the cached ones, whatever the provider.
 
     ``cost``: nano-dollars (1e-9 USD), ``None`` where no price is known. ``estimated``: the provider reported nothing.

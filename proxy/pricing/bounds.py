@@ -9,8 +9,8 @@ reach (:mod:`~.ceilings`). What has no price, or no bound, is refused in words t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import NamedTuple
 
 from grants.prices import UNITS
 from grants.providers import Provider
@@ -30,8 +30,7 @@ _ZERO = Decimal(0)
 _DRAWN = {"gpt-image-1": 6540, "gpt-image-1-mini": 6540}
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """The most a call can use: ``fixed`` + limit × ``per_token``, both in nano-dollars (1e-9 USD).
 
     ``per_token`` is for all candidates together. ``limit``: what may be made for each candidate, ``None`` where the

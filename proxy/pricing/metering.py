@@ -9,9 +9,8 @@ What was not reported is estimated, upwards, and never above the bound of the ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
-from typing import Any
+from typing import Any, NamedTuple
 
 from grants.prices import PriceRow
 from grants.providers import Provider
@@ -30,8 +29,7 @@ _OVERHEAD = 16  # tokens of an estimated request beside its text: roles, separat
 _IMPLAUSIBLE = 16  # characters per reported token: more text than this means that the report came before the text
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A call and what its price depends on."""
 
     provider: Provider

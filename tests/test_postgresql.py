@@ -1,0 +1,92 @@
+"""Statements on PostgreSQL's hot path: prepared once on each connection, or never; errors as Django names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+
+pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL")
+if connection.vendor == "postgresql":
+    from grants.postgresql import HotPath, _statement
+
+NEXT = "SELECT %(number)s + 1, 'a'"
+
+
+@pytest.fixture
+def connect(db: Any) -> Iterator[Any]:
+    """Makes a connection to the tests' database as a pool would."""
+    opened = []
+
+    def connect(threshold: int | None = 5) -> psycopg.Connection[Any]:
+        options = {**connection.get_connection_params(), "prepare_threshold": threshold, "autocommit": True}
+        opened.append(psycopg.connect(**options))
+        return opened[-1]
+
+    yield connect
+    for one in opened:
+        one.close()
+
+
+def run(hot_path: Any, lent: psycopg.Connection[Any], sql: str, *values: str | None) -> Any:
+    return hot_path._run_on(lent, _statement(sql), list(values))
+
+
+def prepared(lent: psycopg.Connection[Any]) -> int:
+    row = lent.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_statement_is_prepared_once_on_each_connection(connect: Any) -> None:
+    hot_path, one, other = HotPath(), connect(), connect()
+    for lent in (one, other, one):
+        assert run(hot_path, lent, NEXT, "41") == ((42, "a"), 1)
+    assert (prepared(one), prepared(other)) == (1, 1)
+
+
+def test_none_is_prepared_where_a_pooler_would_not_know_it(connect: Any) -> None:
+    lent = connect(None)
+    assert run(HotPath(), lent, NEXT, "41") == ((42, "a"), 1)
+    assert prepared(lent) == 0
+
+
+def test_what_the_server_has_forgotten_is_prepared_anew_after_one_error(connect: Any) -> None:
+    hot_path, lent = HotPath(), connect()
+    run(hot_path, lent, NEXT, "1")
+    lent.execute("DEALLOCATE ALL")
+    with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+        run(hot_path, lent, NEXT, "1")
+    assert run(hot_path, lent, NEXT, "1") == ((2, "a"), 1)
+
+
+def test_no_row_and_null_and_a_change_are_what_they_are(connect: Any) -> None:
+    hot_path, lent = HotPath(), connect()
+    assert run(hot_path, lent, "SELECT 1 WHERE %(number)s > 1", "1") == (None, 0)
+    assert run(hot_path, lent, NEXT, None) == ((None, "a"), 1)
+    lent.execute("CREATE TEMPORARY TABLE things (n bigint)")
+    assert run(hot_path, lent, "INSERT INTO things SELECT generate_series(1, %(number)s)", "3") == (None, 3)
+
+
+def test_more_than_a_socket_takes_at_once_goes_over_whole(connect: Any) -> None:
+    text = "ä" * 20_000_000
+    assert run(HotPath(), connect(), "SELECT length(%(model)s)", text) == ((20_000_000,), 1)
+
+
+def test_errors_are_raised_and_leave_the_connection_usable(connect: Any) -> None:
+    hot_path, lent = HotPath(), connect()
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        run(hot_path, lent, "SELECT 1 / %(number)s", "0")
+    assert run(hot_path, lent, NEXT, "1") == ((2, "a"), 1)
+
+
+def test_a_connection_that_the_server_ends_is_an_operational_error(connect: Any) -> None:
+    hot_path, lent, other = HotPath(), connect(), connect()
+    run(hot_path, lent, NEXT, "1")
+    other.execute("SELECT pg_terminate_backend(%s)", [lent.info.backend_pid])
+    with pytest.raises(psycopg.OperationalError):
+        run(hot_path, lent, NEXT, "1")
+    assert lent.pgconn.transaction_status == psycopg.pq.TransactionStatus.UNKNOWN  # no pool takes it back
