@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from dataclasses import replace
 from typing import Any
 
 from django.db import connection
@@ -76,7 +75,7 @@ class Account:
         """``want`` alone is a bound that cannot be lowered."""
         claims = self.claims
         changes.setdefault("least", changes.get("want", 0))
-        return replace(Entry(uuid.uuid4(), claims.jti, claims.kid, self.worker, "openai.chat"), **changes)
+        return Entry(uuid.uuid4(), claims.jti, claims.kid, self.worker, "openai.chat")._replace(**changes)
 
     def call(self, **changes: Any) -> tuple[uuid.UUID, Admission]:
         entry = self.entry(**changes)
@@ -118,4 +117,4 @@ class Account:
 
 
 def settle(call: uuid.UUID, cost: int | None = 0, **changes: Any) -> bool:
-    return ledger.settle(call, replace(Settlement("ok", 200, cost=cost), **changes))
+    return ledger.settle(call, Settlement("ok", 200, cost=cost)._replace(**changes))

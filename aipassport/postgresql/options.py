@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_CONNECTION = {  # libpq's, and psycopg's prepare_threshold: None, where a pooler in between knows no prepared statements
+# libpq's, and psycopg's prepare_threshold: None where a pooler in between knows no prepared statements.
+_CONNECTION = {
     "connect_timeout": 5,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
