@@ -9,6 +9,8 @@ import psycopg
 import pytest
 from django.db import connection
 
+from aipassport.postgresql.options import connecting
+
 pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL")
 if connection.vendor == "postgresql":
     from grants.postgresql import HotPath, _statement
@@ -39,6 +41,11 @@ def prepared(lent: psycopg.Connection[Any]) -> int:
     row = lent.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
     assert row is not None
     return int(row[0])
+
+
+@pytest.mark.parametrize(("given", "threshold"), [({}, 5), ({"prepare_threshold": "None"}, None)])
+def test_statements_are_prepared_unless_the_database_s_url_says_otherwise(given: Any, threshold: int | None) -> None:
+    assert connecting(given, pool_size=4, pool_timeout=5.0)["prepare_threshold"] == threshold
 
 
 def test_a_statement_is_prepared_once_on_each_connection(connect: Any) -> None:

@@ -23,7 +23,7 @@ _POOL = {
 
 def connecting(given: dict[str, Any], *, pool_size: int, pool_timeout: float) -> dict[str, Any]:
     """Options of Django's backend. ``given``: what the database's URL says, which wins."""
-    if str(given.get("prepare_threshold")).lower() == "none":
+    if str(given.get("prepare_threshold", "")).lower() == "none":
         given = given | {"prepare_threshold": None}
     return _CONNECTION | given | {"pool": _POOL | {"max_size": pool_size, "timeout": pool_timeout}}
 
