@@ -28,9 +28,10 @@ def open_calls(worker: uuid.UUID, count: int) -> None:
     from grants.models import Call, Grant
 
     grants = cycle(Grant.objects.order_by("pk").values_list("pk", flat=True)[:count])
-    rest = {"jti": "0" * 32, "kid": "none", "route": "openai.chat", "model": "gpt-4o-mini", "stream": True, "counted": 1}
+    now = time.time_ns() // 1000
+    rest = {"jti": "0" * 32, "kid": "none", "route": "openai.chat", "model": "gpt-4o-mini", "stream": True}
     Call.objects.bulk_create(
-        Call(id=uuid7(), grant_id=next(grants), worker=worker, day=20260101, started_at=time.time_ns() // 1000, **rest)
+        Call(id=uuid7(), grant_id=next(grants), worker=worker, counted=1, day=1, started_at=now, **rest)
         for _ in range(count)
     )
 
