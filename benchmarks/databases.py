@@ -59,9 +59,10 @@ class SQLite:
 class PostgreSQL:
     """A database of its own on the server of ``url``, which must be on this machine: its CPU is counted too."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str = "") -> None:
+        """``name``: where a measurement has several."""
         self._server = url
-        self._name = f"aipassport_bench_{os.getpid()}"
+        self._name = f"aipassport_bench_{os.getpid()}{name}"
         self.url = urlunsplit(urlsplit(url)._replace(path=f"/{self._name}"))
         self._ended: dict[int, float] = {}
         self._execute(f"CREATE DATABASE {self._name}")

@@ -24,11 +24,11 @@ _MICROSECONDS = 1_000_000
 
 # `n` is the number of the call, from 0; `r`, `m` and `o` are spread over 0 … 9999, the same ones for the same n.
 _SPREAD = "(n * 7919 + 13) % 10000 AS r, (n / 7 * 104729 + 7) % 10000 AS m, (n / 3 * 1299709 + 3) % 10000 AS o"
-_SERIES = {
+SERIES = {
     "sqlite": "WITH RECURSIVE series(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM series WHERE n + 1 < {last}),",
     "postgresql": "WITH series(n) AS (SELECT generate_series(CAST({first} AS bigint), {last} - 1)),",
 }
-_VALUES = {
+VALUES = {
     "sqlite": {
         "id": "printf('%012x7%03x8%015x', at / 1000, o % 4096, n)",
         "grant_id": "printf('%032x', number)",
@@ -49,8 +49,8 @@ INSERT INTO grants_call (id, grant_id, worker, jti, kid, route, model, stream, c
     first_byte_us, input_tokens, output_tokens, cached_tokens, cost, estimated)
 {series} spread AS (SELECT n, {spread} FROM series),
 timed AS (
-    SELECT n, o, {start} + n * {step} AS at, n >= {count} - 12 AS still,
-        CASE WHEN r < 2500 THEN 1 WHEN r < 7000 THEN 2 + (m * 31 + o) % 299 ELSE 301 + (m * 37 + o) % 700 END AS number,
+    SELECT n, o, {start} + n * {step} AS at, n >= {count} - {open} AS still,
+        CASE WHEN r < 2500 THEN 1 WHEN r < 7000 THEN 2 + (m * 31 + o) % 299 ELSE {light} END AS number,
         CASE WHEN m < 6000 THEN 'gpt-4o-mini' WHEN m < 9000 THEN 'claude-sonnet-4-5' WHEN m < 9990 THEN 'gemini-2.5-pro'
             ELSE 'rare-model' END AS model,
         CASE WHEN (n + o) % 33 > 0 THEN 'ok' WHEN o % 4 = 0 THEN 'client_gone' WHEN o % 4 = 1 THEN 'upstream_error'
@@ -115,7 +115,14 @@ def owners_and_grants(password: str) -> None:
     Allowance.objects.bulk_create(Allowance(grant=grant, expires_at=2**53) for grant in grants)
 
 
-def fill(count: int) -> None:
+def fill(
+    count: int, *, light: str = f"{HEAVY_GRANTS + 1} + (m * 37 + o) % {GRANTS - HEAVY_GRANTS}", still_open: int = 12
+) -> None:
+    """Write the calls, their totals, and the counters of their grants.
+
+    ``light``: SQL for the number of the grant whose call it is, where it is none of the heavy owner's. ``still_open``:
+    calls, the newest ones; reserved in total, but not on a day: nobody may settle them on a grant that is in use.
+    """
     from django.db import connection
 
     length = DAYS * 86_400 * _MICROSECONDS
@@ -125,10 +132,12 @@ def fill(count: int) -> None:
         "start": time.time_ns() // 1000 - length,
         "step": length // count,
         "count": count,
-    } | _VALUES[connection.vendor]
+        "light": light,
+        "open": still_open,
+    } | VALUES[connection.vendor]
     with connection.cursor() as cursor:
         for first in range(0, count, _BATCH):
-            series = _SERIES[connection.vendor].format(first=first, last=min(first + _BATCH, count))
+            series = SERIES[connection.vendor].format(first=first, last=min(first + _BATCH, count))
             cursor.execute(_CALLS.format(**values | {"series": series}))
         cursor.execute(_TOTALS)
         cursor.execute(_COUNTERS)

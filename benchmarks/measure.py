@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import quantiles
 
 import streams
@@ -24,7 +25,11 @@ _WARM_UP = 40  # calls or streams, so that both workers have what they build onc
 
 @dataclass
 class Relay:
-    """One variant. ``database_cpu``: CPU seconds so far of a database that works in other processes."""
+    """One variant.
+
+    ``database_cpu``: CPU seconds so far of a database that works in other processes. ``small_tokens``: a file with one
+    token a line; the small calls take turns with them instead of ``small_token``.
+    """
 
     name: str
     start: Callable[[], Process]
@@ -33,6 +38,7 @@ class Relay:
     small_token: str
     paced_token: str
     database_cpu: Callable[[], float] = lambda: 0.0
+    small_tokens: Path | None = None
     forwarded: int = 0  # calls that the upstreams have counted from it
     calls: list[Calls] = field(default_factory=list)
     bursts: list[Burst] = field(default_factory=list)
@@ -134,6 +140,8 @@ def _wrk(relay: Relay, seconds: int) -> dict[str, float]:
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
     command += ["-s", str(HERE / "chat.lua"), relay.running.url + relay.small_path]
     env = os.environ | {"BENCH_TOKEN": relay.small_token, "BENCH_BODY": json.dumps(_CHAT_REQUEST)}
+    if relay.small_tokens is not None:
+        env["BENCH_TOKENS"] = str(relay.small_tokens)
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     for line in done.stdout.splitlines():
         if line.startswith("BENCH "):
