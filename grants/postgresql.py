@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import re
 import select
+from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -33,10 +35,8 @@ try:
 except ImportError:
     _SERVED_BY_GEVENT = False
 if _SERVED_BY_GEVENT:
-    from gevent.lock import BoundedSemaphore
+    from gevent.event import Event
     from gevent.socket import wait_read, wait_readwrite
-else:
-    from threading import BoundedSemaphore
 
 _TYPES = {
     **dict.fromkeys(("id", "grant", "worker"), "uuid"),
@@ -56,7 +56,7 @@ class HotPath:
     def __init__(self) -> None:
         self._prepared: WeakKeyDictionary[psycopg.Connection[Any], dict[str, bytes]] = WeakKeyDictionary()
         self._numbers = count()
-        self._turns: Any = None
+        self._turns = _Turns()
 
     def row(self, sql: str, params: Mapping[str, Any]) -> Row | None:
         """The first row that a statement brings."""
@@ -81,24 +81,14 @@ class HotPath:
                     cursor = psycopg.RawCursor(known.connection).execute(statement.text, values)
                     return cursor.fetchone() if cursor.description else None, cursor.rowcount
             pool = _pool()
-            turns = self._turns or self._first_turn(pool)
-            if not turns.acquire(timeout=pool.timeout):
-                raise PoolTimeout(f"couldn't get a connection after {pool.timeout:.2f} sec")
-            try:
+            with self._turns.of(pool) if _SERVED_BY_GEVENT else nullcontext():
                 lent = pool.getconn()
                 try:
                     return self._run_on(lent, statement, values)
                 finally:
                     pool.putconn(lent)
-            finally:
-                turns.release()
         except psycopg.Error as error:  # as Django names it (PEP 249's names are the same)
             raise _translated(error) from error
-
-    def _first_turn(self, pool: Any) -> Any:
-        """As many at once as there are connections: to wait here costs a tenth of what it costs in the pool."""
-        self._turns = BoundedSemaphore(pool.max_size)
-        return self._turns
 
     def _run_on(
         self, lent: psycopg.Connection[Any], statement: _Statement, values: list[str | None]
@@ -131,6 +121,51 @@ class HotPath:
             _result(lent.pgconn)
             known[statement.text] = name
         return name
+
+
+class _Turns:
+    """As many greenlets at once as the pool has connections, in the order in which they came: ``with turns.of(pool)``.
+
+    It is the pool's own queue over again; that one is made for threads, and costs several times as much.
+    """
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._waiting: deque[Any] = deque()
+
+    def of(self, pool: Any) -> Self:
+        """Take a turn.
+
+        Raises:
+            PoolTimeout: none came within the pool's own timeout.
+        """
+        if not self._waiting and self._taken < pool.max_size:
+            self._taken += 1
+            return self
+        turn = Event()
+        self._waiting.append(turn)
+        try:
+            if turn.wait(pool.timeout):
+                return self
+            raise PoolTimeout(f"couldn't get a connection after {pool.timeout:.2f} sec")
+        except BaseException:
+            if turn.is_set():  # it came while this greenlet was being ended
+                self._pass_on()
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def __enter__(self) -> None:
+        """The turn was taken by :meth:`of`."""
+
+    def __exit__(self, *error: object) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._taken -= 1
 
 
 def _result(server: PGconn) -> PGresult:
