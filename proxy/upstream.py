@@ -6,7 +6,6 @@ The request is built from nothing: what is not listed here or in the call does n
 from __future__ import annotations
 
 import ipaddress
-import select
 import socket
 import threading
 import time
@@ -47,13 +46,6 @@ _ANSWER_HEADERS = (
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that is given out; is_global knows some of the rest as public
 
 _local = threading.local()  # .exchange: the one that this greenlet is sending
-
-try:  # the system's own poll: gevent's would go round its loop, for a question that is answered at once
-    from gevent.monkey import get_original
-
-    _poll = get_original("select", "poll")
-except ImportError:
-    _poll = select.poll
 
 
 class PrivateAddress(urllib3.exceptions.HTTPError):
@@ -99,16 +91,6 @@ class _Guarded:
             super().send(self._head)  # type: ignore[misc]
         self._head = None
         super().send(data)  # type: ignore[misc]
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether a connection from the pool is still good: an idle one has nothing to read, not even its end."""
-        sock = self.sock  # type: ignore[attr-defined]
-        if sock is None:
-            return False
-        poll = _poll()
-        poll.register(sock.fileno(), select.POLLIN)
-        return not poll.poll(0)
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
