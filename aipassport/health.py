@@ -50,8 +50,14 @@ def _passes(name: str, check: Callable[[], None]) -> str:
 
 
 def _database() -> None:
+    """It answers, and can be written: a replica that only reads cannot admit a call."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+        if connection.vendor != "postgresql":
+            cursor.execute("SELECT 1")
+            return
+        cursor.execute("SHOW transaction_read_only")
+        if cursor.fetchone() != ("off",):
+            raise RuntimeError("the database can only be read")
 
 
 def _keys() -> None:

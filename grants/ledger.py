@@ -12,12 +12,13 @@ Times are microseconds since the epoch, from the database's clock on PostgreSQL.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from . import refusals, statements
@@ -28,6 +29,8 @@ from .refusals import Full, Stale
 from .terms import MAX_MONEY, MAX_RATE
 
 __all__ = ["Admission", "Entry", "Full", "Settlement", "Stale", "admit", "beat", "reap", "settle", "standing"]
+
+logger = logging.getLogger("aipassport.ledger")
 
 Outcome = str  # a value of Call.Outcome
 
@@ -227,7 +230,7 @@ def reap(*, lost_after: float) -> int:
     with connection.cursor() as cursor:
         values = {"silence": int(lost_after * 1_000_000), "now": time.time_ns() // 1000}
         lost = cursor.execute(statements.LOST, values).fetchall()
-    return sum(settle(UUID(str(call)), Settlement(outcome="lost", estimated=True), reaping=True) for (call,) in lost)
+    return _give_up(UUID(str(call)) for (call,) in lost)
 
 
 def reap_own(worker: UUID, known: Callable[[UUID], bool], *, lost_after: float) -> int:
@@ -239,8 +242,18 @@ def reap_own(worker: UUID, known: Callable[[UUID], bool], *, lost_after: float) 
     values = {"worker": db_uuid(worker), "age": int(lost_after * 1_000_000), "now": time.time_ns() // 1000}
     with connection.cursor() as cursor:
         found = [UUID(str(row[0])) for row in cursor.execute(statements.LONG_OPEN, values).fetchall()]
-    lost = Settlement(outcome="lost", estimated=True)
-    return sum(settle(call, lost, reaping=True) for call in found if not known(call))
+    return _give_up(call for call in found if not known(call))
+
+
+def _give_up(calls: Iterable[UUID]) -> int:
+    """Settle lost calls; one that the database refuses keeps none of the others open. Returns how many it took."""
+    taken = 0
+    for call in calls:
+        try:
+            taken += settle(call, Settlement(outcome="lost", estimated=True), reaping=True)
+        except DatabaseError as error:  # its message may quote values
+            logger.error("lost call %s cannot be settled (%s); trying again", call, type(error).__name__)
+    return taken
 
 
 def taken_away(worker: UUID) -> Iterable[UUID]:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
 
@@ -25,7 +25,7 @@ from .usage import limits_in_force
 
 Event = Notice.Event
 
-THRESHOLDS = (100, 80, 50)  # percent
+THRESHOLDS = (100, 80, 50)  # percent; none is lower than what _half_used() lets through
 REQUESTS_EVERY = dt.timedelta(hours=1)
 _MOST_OWNERS = 500  # told of one request
 _BATCH = 200
@@ -55,12 +55,27 @@ def consider(touched: Mapping[UUID, Set[str]]) -> None:
 
 
 def _limited() -> Any:
-    """The counted rows of grants in force that have something to tell."""
-    anything = Q(closed_at__isnull=False)
-    for name in REFUSALS.values():
-        anything |= Q(**{f"{name}__isnull": False})
+    """The counted rows of grants in force that may have something to tell: few, of all that are busy."""
     in_force = Q(grant__approved_at__isnull=False, grant__revoked_at=None, grant__owner__is_active=True)
-    return Allowance.objects.filter(in_force, anything).select_related("grant__owner__preferences")
+    rows = Allowance.objects.filter(in_force, Q(closed_at__isnull=False) | _half_used())
+    return rows.select_related("grant__owner__preferences")
+
+
+def _half_used() -> Q:
+    """Half of a limit, or more: no threshold is lower, and a refusal says nothing of a grant that has used less.
+
+    What is left is compared with what is used: twice of either may not fit into 64 bits. Whether the day and the month
+    are still today's is looked at later.
+    """
+    settled = F("requests") - F("in_flight")
+    found = Q(requests__gte=F("in_flight") + F("max_requests") - settled)
+    for column, limit in (
+        ("spent", "max_cost"),
+        ("day_spent", "max_cost_per_day"),
+        ("month_spent", "max_cost_per_month"),
+    ):
+        found |= Q(**{f"{column}__gte": F(limit) - F(column)})
+    return found
 
 
 def _of_grant(allowance: Allowance, refused: Set[str]) -> Iterator[Notice]:

@@ -2,6 +2,7 @@
 
 Every filter has an index that begins with the grant, or few rows. So the calls of each grant are walked on their own,
 in short steps, and merged by time: what an owner with one quiet grant asks for costs the same beside one with millions.
+Of very many grants all calls are walked by time instead: to find where each begins would take longer than a page may.
 A page that finds little gives up after a while and says how far it came.
 """
 
@@ -30,6 +31,7 @@ _LAST_ID = 2**128 - 1
 _SIFTED = 2000  # rows that one step looks at where few are looked for
 _FEW = 6
 _WAITING = 6_000  # rows in memory
+_MANY = 10_000  # grants; a look at each takes about a second
 
 # SQLite uses a partial index only where its condition stands in the statement as it is, without parameters.
 _BADLY = Func("outcome", template="NOT (%(expressions)s IN ('ok', 'open'))", output_field=BooleanField())
@@ -159,6 +161,7 @@ class Walk:
         self, user: Any, search: Search, *, cursor: UUID | None = None, newer: bool = False, size: int = 100
     ) -> None:
         self._user, self._search = user, search
+        self._rest, self._narrowed = search.rest(), search.narrowed
         self._sign = 1 if newer else -1
         lowest, highest = search.ids()
         self._start, self._end = (lowest - 1, highest) if newer else (-highest - 1, -lowest)  # after it, up to it
@@ -204,6 +207,13 @@ class Walk:
             return
         if self._start >= self._end:
             return
+        if self._search.grants(self._user).order_by("pk").values_list("pk")[_MANY : _MANY + 1]:
+            # Asked of each call that is looked at: with IN or EXISTS, the databases may look at each grant's calls.
+            its_grant = self._search.grants(self._user).filter(pk=OuterRef("grant")).order_by().values("pk")
+            self._rest = Q(self._rest, grant=Subquery(its_grant))
+            self._narrowed = True
+            self._add(Call.objects.all(), self._start)
+            return
         first = self._between(led.filter(grant=OuterRef("pk")), self._start + 1, self._end).values("pk")[:1]
         grants = (
             self._search.grants(self._user).order_by("pk").annotate(first=Subquery(first)).values_list("pk", "first")
@@ -219,7 +229,7 @@ class Walk:
                 break
             last = some[-1][0]
         heapify(self._sources)
-        if len(self._sources) > _FEW and not self._search.narrowed:  # most have a few calls to give, and some many
+        if len(self._sources) > _FEW and not self._narrowed:  # most have a few calls to give, and some many
             for source in self._sources:
                 source.pace.size = source.pace.least
         yield []
@@ -233,10 +243,10 @@ class Walk:
         with source.pace as pace:
             first = source.done + 1
             rows = self._between(source.rows, first, self._end)
-            if self._search.narrowed:
+            if self._narrowed:
                 last = rows.values_list("pk", flat=True)[pace.size - 1 : pace.size].first()
                 done = self._end if last is None else self._rank(last)
-                calls = list(self._between(source.rows, first, done).filter(self._search.rest()))
+                calls = list(self._between(source.rows, first, done).filter(self._rest))
             else:
                 calls = list(rows[: pace.size])
                 done = self._rank(calls[-1].pk) if len(calls) == pace.size else self._end
@@ -261,7 +271,7 @@ class Walk:
         """The open calls: as few as there are clients, and in an index of their own that knows no order."""
         ranks = sorted(map(self._rank, Call.objects.open().order_by().values_list("pk", flat=True)))
         wanted = [self._uuid(rank) for rank in ranks if rank > self._start]
-        rows = Call.objects.filter(self._search.rest(), grant__in=self._search.grants(self._user))
+        rows = Call.objects.filter(self._rest, grant__in=self._search.grants(self._user))
         pace = Pace(self._size)
         while wanted:
             with pace:

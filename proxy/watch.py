@@ -22,7 +22,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.utils import timezone
 
 from grants import ledger, notices
-from grants.models import ProviderKey
+from grants.models import KeyUse, ProviderKey
 from grants.pace import release_connection
 
 from . import courier
@@ -37,6 +37,7 @@ _BEAT_EVERY = 5.0
 _REAP_EVERY = 30.0
 _TELL_EVERY = 2.0
 _DELIVER_EVERY = 5.0
+_KEYS_EVERY = 5.0
 _DRAIN_MARGIN = 3.0  # gunicorn kills at its graceful timeout: be done before
 
 try:  # the system's own poll: gevent's would wait for its loop
@@ -77,7 +78,7 @@ class Watch:
     draining: bool = False
     _open: dict[UUID, Watched] = field(default_factory=dict)
     _unsettled: dict[UUID, ledger.Settlement] = field(default_factory=dict)
-    _keys_used: dict[UUID, str | None] = field(default_factory=dict)
+    _keys_used: dict[UUID, KeyUse] = field(default_factory=dict)
     _touched: dict[UUID, set[str]] = field(default_factory=dict)
     _keys_rejected: dict[UUID, str] = field(default_factory=dict)
     _stopping: Callable[[], bool] = lambda: False
@@ -86,6 +87,7 @@ class Watch:
     _drain_until: float = 0.0
     _beaten_at: float = 0.0
     _reaped_at: float = 0.0
+    _keys_written_at: float = 0.0
     ticked_at: float = field(default_factory=time.time)  # when a tick was last finished; seconds since the epoch
     reaped: int = 0  # calls settled for workers that fell silent
 
@@ -138,9 +140,10 @@ class Watch:
         """Its admission failed, perhaps behind the commit: nothing was sent, so it is taken back where it stands."""
         self._unsettled[call] = ledger.Settlement("lost", cost=0, connected=False)
 
-    def used(self, key: UUID, error: str | None = None) -> None:
-        """A provider key was used; ``error`` is shown to its owner. Written with the next tick, not in the way."""
-        self._keys_used[key] = error or self._keys_used.get(key)
+    def used(self, key: UUID, error: str = "") -> None:
+        """A provider key was used; ``error`` is shown to its owner. Written by a later tick, not in the way."""
+        known = self._keys_used.get(key)
+        self._keys_used[key] = KeyUse(timezone.now(), error or (known.error if known else ""))
 
     def rejected(self, key: UUID, error: str) -> None:
         """The provider refused a key: like :meth:`used`, and its owner is told."""
@@ -175,11 +178,11 @@ class Watch:
             self._beat()
         self._look_at_rights(now)
         self._settle_again()
-        self._write_key_use()
         if now - self._reaped_at > _REAP_EVERY:
             self._reaped_at = now
             self.reaped += ledger.reap(lost_after=settings.AIPASSPORT_LOST_AFTER)
             self.reaped += ledger.reap_own(self.worker, self._knows, lost_after=settings.AIPASSPORT_LOST_AFTER)
+        self._write_key_use(now)
         self.ticked_at = time.time()
 
     def _knows(self, call: UUID) -> bool:
@@ -243,12 +246,22 @@ class Watch:
             if watched.cut is not None and watched.client is not None and now - watched.cut_at > 2 * INTERVAL:
                 _shut(watched.client)
 
-    def _write_key_use(self) -> None:
-        used, self._keys_used = self._keys_used, {}
-        now = timezone.now()
-        for key, error in used.items():
-            noted: dict[str, Any] = {"last_error": error[:200], "last_error_at": now} if error else {}
-            ProviderKey.objects.filter(pk=key).update(last_used_at=now, **noted)
+    def _write_key_use(self, now: float) -> None:
+        """Errors at once, the rest every few seconds; what the database refuses is kept for the next time."""
+        everything = now - self._keys_written_at > _KEYS_EVERY
+        due = [key for key, use in list(self._keys_used.items()) if everything or use.error]
+        if not due:
+            return
+        used = {key: self._keys_used.pop(key) for key in due}
+        try:
+            ProviderKey.objects.note_use(used)
+        except (DatabaseError, InterfaceError):
+            for key, use in used.items():
+                newer = self._keys_used.get(key, use)
+                self._keys_used[key] = newer._replace(error=newer.error or use.error)
+            raise
+        if everything:
+            self._keys_written_at = now
 
 
 def every(seconds: float, act: Callable[[], Any], name: str) -> threading.Thread:

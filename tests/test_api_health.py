@@ -9,13 +9,14 @@ from typing import Any
 import jwt
 import pytest
 from django.contrib.auth.hashers import check_password, make_password
+from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 
 from aipassport import health
 from grants import crypto, tokens
 from grants.models import Actor, Grant, ProviderKey, SigningKey
-from tests.conftest import CANARY
+from tests.conftest import CANARY, PASSWORD
 
 READY = {"database": "ok", "keys": "ok", "migrations": "ok"}
 
@@ -120,3 +121,14 @@ def test_a_password_hash_does_not_stop_the_other_greenlets() -> None:
     output = subprocess.run([sys.executable, "-c", _UNDER_GEVENT], capture_output=True, text=True, check=True).stdout
     took, longest_pause = map(float, output.split())
     assert longest_pause < took / 2
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a replica of PostgreSQL")
+def test_a_database_that_can_only_be_read_is_not_ready_and_a_sign_in_says_503(alice: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL transaction_read_only = on")
+    assert Client().get("/ready").json() == {"status": "unavailable", "checks": READY | {"database": "failed"}}
+    body = {"username": "alice", "password": PASSWORD}
+    response = Client().post("/api/auth/token/", body, content_type="application/json")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "database_unavailable")

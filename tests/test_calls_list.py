@@ -79,10 +79,11 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.mark.parametrize("who", ["alice", "root"])
+@pytest.mark.parametrize(("who", "many"), [("alice", 10_000), ("root", 10_000), ("alice", 0)])
 def test_every_combination_of_filters_finds_what_it_says_newest_first(
-    who: str, ledger: list[Call], request: pytest.FixtureRequest
+    who: str, many: int, ledger: list[Call], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("grants.search._MANY", many)
     user = request.getfixturevalue(who)
     mine = [row for row in ledger if user.is_superuser or row.grant.owner == user]
     found = 0
@@ -94,7 +95,11 @@ def test_every_combination_of_filters_finds_what_it_says_newest_first(
     assert found > 50
 
 
-def test_pages_lead_through_everything_once_in_both_directions(alice: Any, ledger: list[Call]) -> None:
+@pytest.mark.parametrize("many", [10_000, 0], ids=["by grant", "by time"])
+def test_pages_lead_through_everything_once_in_both_directions(
+    many: int, alice: Any, ledger: list[Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grants.search._MANY", many)
     for search in (Search(), Search(estimated=True), Search(outcome="ok", model="sandbox-2"), Search(outcome="open")):
         expected = [row.pk for row in ledger if row.grant.owner == alice and told(search, row)]
         there, cursor = [], None
@@ -118,6 +123,29 @@ def test_a_walk_gives_every_call_once_however_its_steps_fall(root: Any, ledger: 
     for size in (1, 2, 7, 1000):
         walked = [row.pk for calls in Walk(root, Search(app="o"), size=size) for row in calls]
         assert walked == [row.pk for row in ledger if "o" in row.grant.app_name.lower()]
+
+
+def test_where_there_are_many_grants_none_of_them_is_looked_at(
+    alice: Any, bob: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grants = grants_of(alice, *(f"App {number}" for number in range(60)))
+    (other,) = grants_of(bob, "Notebook")
+    save(*(call(other if n % 2 else grants[n % 60], NOON + n * MINUTE) for n in range(3000)))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE grants_call")
+    monkeypatch.setattr("grants.search._MANY", 50)
+    walk = Walk(alice, Search(), size=20)
+    with CaptureQueriesContext(connection) as captured:
+        found = next(calls for calls in walk if calls)
+    assert [row.started_at for row in found] == sorted((row.started_at for row in found), reverse=True)
+    assert {row.grant.owner for row in found} == {alice}
+    assert len(captured) == 3
+    with connection.cursor() as cursor:
+        cursor.execute(
+            ("EXPLAIN " if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN ") + captured[-1]["sql"]
+        )
+        plan = "\n".join(str(row) for row in cursor.fetchall())
+    assert "call_grant" not in plan
 
 
 def test_calls_that_come_in_meanwhile_move_no_page(alice: Any, ledger: list[Call]) -> None:

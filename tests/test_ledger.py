@@ -188,3 +188,26 @@ def test_a_call_that_its_own_worker_does_not_know_is_settled_at_its_bound(grant:
     assert (call.outcome, call.cost, call.estimated) == ("lost", 100, True)
     assert Call.objects.open().count() == 2
     assert_counters_equal_the_ledger(grant)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("own", [True, False])
+def test_a_lost_call_that_cannot_be_settled_keeps_no_other_open(
+    own: bool, grant: Grant, claims: tokens.Claims, by: Actor, caplog: Any
+) -> None:
+    broken = Grant.issue(key=grant.provider_key, terms=grant.terms, app_name="Broken", by=by)
+    calls = [admit(claims, want=700), admit(tokens.verify(tokens.mint(broken, by=by).token), want=700)]
+    calls.append(admit(claims, want=700))
+    Call.objects.update(started_at=F("started_at") - 120_000_000)
+    Allowance.objects.filter(grant=broken).update(reserved=0)  # to give back what was never taken is refused
+
+    def reap() -> int:
+        return ledger.reap_own(WORKER, lambda call: False, lost_after=60) if own else ledger.reap(lost_after=60)
+
+    assert reap() == 2
+    assert list(Call.objects.open().values_list("pk", flat=True)) == [calls[1]]
+    assert str(calls[1]) in caplog.text
+    assert claims.jti not in "".join(record.getMessage() for record in caplog.records if record.name.endswith("ledger"))
+    assert_counters_equal_the_ledger(grant)
+    Allowance.objects.filter(grant=broken).update(reserved=700)
+    assert reap() == 1

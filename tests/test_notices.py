@@ -19,6 +19,7 @@ from grants import ledger, letters, notices, policy, tokens
 from grants.clock import day_number
 from grants.models import Actor, Allowance, AuditEvent, Call, Grant, Notice, Preferences, ProviderKey
 from grants.models.notices import BACKOFF, LEASE, MAX_ATTEMPTS
+from grants.terms import MAX_COUNT, MAX_MONEY
 from proxy import courier
 from proxy.watch import Watch
 
@@ -89,6 +90,66 @@ def test_each_limit_that_can_be_used_up_has_its_thresholds(
     consider(grant)
     event = "grant.exhausted" if percent == 100 and name in ("max_requests", "max_cost") else "limit.threshold"
     assert told() == ([] if percent is None else [(event, percent)])
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("percent", notices.THRESHOLDS)
+@pytest.mark.parametrize("allowed", [1, 7, 100, 999_999_999_999_999_999, MAX_MONEY])
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_threshold_is_told_from_exactly_there_on(
+    name: str, allowed: int, percent: int, limited: Any, told: Any
+) -> None:
+    allowed = min(allowed, MAX_COUNT) if name == "max_requests" else allowed
+    grant, column = limited(**{name: allowed}), LIMITED[name][1]
+    boundary = -(-allowed * percent // 100)
+    use(grant, **{column: boundary - 1})
+    consider(grant)
+    assert percent not in [told_percent for _, told_percent in told()]
+    use(grant, **{column: boundary})
+    consider(grant)
+    assert told()[-1][1] == max(p for p in notices.THRESHOLDS if boundary * 100 >= allowed * p)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("in_flight", "percent"), [(3, 50), (4, None)])
+def test_requests_on_their_way_are_not_used_at_the_boundary_either(
+    in_flight: int, percent: int | None, limited: Any, told: Any
+) -> None:
+    grant = limited(max_requests=9)
+    use(grant, requests=8, in_flight=in_flight)
+    consider(grant)
+    assert told() == ([] if percent is None else [("limit.threshold", percent)])
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("used", "percent"), [(79, 50), (80, 100)])
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_refusal_makes_a_limit_used_up_from_four_fifths_on(
+    name: str, used: int, percent: int, limited: Any, told: Any
+) -> None:
+    grant = limited(**{name: 100})
+    use(grant, **{LIMITED[name][1]: used})
+    code = next(code for code, limit in notices.REFUSALS.items() if limit == name)
+    consider(grant, code)
+    assert [told_percent for _, told_percent in told()] == [percent]
+
+
+@pytest.mark.django_db
+def test_of_grants_that_have_used_less_than_half_no_row_is_read(
+    limited: Any, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = limited(max_requests=100, max_cost=100, max_cost_per_day=100, max_cost_per_month=100)
+    use(grant, requests=49, spent=49, day_spent=49, month_spent=49, reserved=51, day_reserved=51, month_reserved=51)
+    monkeypatch.setattr(notices, "_of_grant", pytest.fail)
+    consider(grant, *notices.REFUSALS)
+
+
+@pytest.mark.django_db
+def test_counters_of_a_grant_without_that_limit_may_be_as_large_as_they_come(limited: Any, told: Any) -> None:
+    grant = limited(max_requests=10)
+    use(grant, requests=5, **dict.fromkeys(("spent", "day_spent", "month_spent"), 2**63 - 1))
+    consider(grant)
+    assert told() == [("limit.threshold", 50)]
 
 
 @pytest.mark.django_db

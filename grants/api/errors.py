@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core import exceptions as django
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions as drf
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 BODY = "body"  # the field name of what is wrong with a body as a whole
 _PENDING_RETRY_AFTER = 60
+_READ_ONLY = "25006"  # PostgreSQL's code for a write where nothing can be written, as on a replica
 
 
 class Conflict(drf.APIException):
@@ -88,7 +89,8 @@ def _problem(error: Exception, field_names: dict[str, str]) -> Problem | None:
         return Problem(413, "body_too_large", "The body is too large.")
     if isinstance(error, django.SuspiciousOperation | MultiPartParserError | UnreadablePostError):
         return Problem(400, "bad_request", "The request cannot be read.")
-    if isinstance(error, OperationalError | InterfaceError):
+    read_only = isinstance(error, InternalError) and getattr(error.__cause__, "sqlstate", "") == _READ_ONLY
+    if read_only or isinstance(error, OperationalError | InterfaceError):
         logger.error("database: %s", error)
         return Problem(503, "database_unavailable", "The database does not answer.", headers={"Retry-After": "5"})
     return None

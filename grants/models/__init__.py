@@ -2,7 +2,7 @@ from .allowance import Allowance
 from .audit import Actor, AuditEvent
 from .calls import Call, Worker
 from .grants import Grant
-from .keys import ProviderKey
+from .keys import KeyUse, ProviderKey
 from .notices import Notice
 from .preferences import Preferences
 from .throttle import RateWindow
@@ -16,6 +16,7 @@ __all__ = [
     "Call",
     "DailyTotal",
     "Grant",
+    "KeyUse",
     "Notice",
     "Preferences",
     "ProviderKey",

@@ -104,7 +104,19 @@ class Grant(Requested):
                 condition=Q(revoked_at=None) | Q(approved_at__isnull=False), name="grant_revoked_was_approved"
             ),
         ]
-        indexes = [db.Index(fields=["owner", "-created_at"], name="grant_owner")]
+        indexes = [
+            db.Index(fields=["owner", "-created_at"], name="grant_owner"),
+            db.Index(fields=["owner", "id"], name="grant_owner_walk"),
+            db.Index(fields=["-created_at"], name="grant_newest"),
+            db.Index(
+                fields=["request_expires_at"], condition=Q(approved_at=None, denied_at=None), name="grant_pending"
+            ),
+            db.Index(
+                fields=["owner", "expires_at"],
+                condition=Q(approved_at__isnull=False, revoked_at=None),
+                name="grant_live",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.app_name} → {self.get_provider_display()}"

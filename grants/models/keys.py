@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -18,6 +19,13 @@ from .. import prices as price_rows
 from ..providers import PROVIDERS, Provider, choices
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
+
+
+class KeyUse(NamedTuple):
+    """When a key was last used, and the error that its owner is shown; empty where there was none."""
+
+    at: dt.datetime
+    error: str = ""
 
 
 class ProviderKeyQuerySet(models.QuerySet["ProviderKey"]):
@@ -35,6 +43,24 @@ class ProviderKeyQuerySet(models.QuerySet["ProviderKey"]):
     def failing(self) -> ProviderKeyQuerySet:
         """Whose latest use ended in an error of the provider's."""
         return self.exclude(last_error="").filter(last_error_at__gte=models.F("last_used_at"))
+
+    def note_use(self, used: Mapping[uuid.UUID, KeyUse]) -> None:
+        """Write down the use of many keys in one transaction: one statement for all without an error.
+
+        The rows are taken in id order, so that two workers cannot deadlock. A use from before an error that another
+        worker has written is no news: the error stays the latest.
+        """
+        together: dict[str, list[uuid.UUID]] = {}
+        with transaction.atomic():
+            rows = self.filter(pk__in=list(used)).order_by("pk").select_for_update(no_key=True)
+            for key, error_at in rows.values_list("pk", "last_error_at"):
+                use = used[key]
+                if use.error or error_at is None or error_at < use.at:
+                    together.setdefault(use.error[:200], []).append(key)
+            now = timezone.now()
+            for error, keys in together.items():
+                noted: dict[str, Any] = {"last_error": error, "last_error_at": now} if error else {}
+                self.filter(pk__in=keys).update(last_used_at=now, **noted)
 
 
 class ProviderKey(models.Model):
