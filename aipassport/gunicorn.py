@@ -101,6 +101,9 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """In the worker: what it has not written yet."""
+    from proxy.telemetry import logs
+
+    logs.write()
     if settings.AIPASSPORT_METRICS:
         from proxy.telemetry import metrics
 
@@ -115,10 +118,13 @@ def post_worker_init(worker: Any) -> None:
     from django.db import DatabaseError, InterfaceError
 
     from grants.pace import release_connection
+    from proxy.telemetry import logs
     from proxy.watch import INTERVAL, every, watch
 
     worker.log.error_log.addFilter(without_tokens)
     settle_in()
+    logs.hold()
+    every(INTERVAL, logs.write, "aipassport-lines")
     if settings.AIPASSPORT_METRICS:
         from proxy.telemetry import metrics
 

@@ -103,8 +103,7 @@ class TestLinesOfCalls:
         said.append(ask(json_server, token[:-4] + "AAAA"))
         said.append(ask(json_server, token, surprise=PROMPT))
         said.append(requests.post(f"{json_server.url}/proxy/v1/chat/completions?key={token}", timeout=10))
-        count = len(told(json_server, "call")) + len(told(json_server, "refusal"))
-        assert count == len(said)
+        eventually(lambda: len(told(json_server, "call")) + len(told(json_server, "refusal")) == len(said))
         log = json_server.log.read_text()
         for secret in (token, token.rpartition(".")[2], CANARY, CANARY[3:30], PROMPT, "PROMPT-CANARY", ANSWER):
             assert secret not in log
@@ -122,14 +121,16 @@ class TestLinesOfCalls:
         _, token = issue("sandbox")
         with server(tmp_path / "log", LOG_LEVEL="WARNING") as running:
             assert chat(running, token).status_code == 200
+            running.stop()
             assert "aipassport.calls" not in running.log.read_text()
 
     def test_without_json_a_call_is_one_readable_line(self, server: Any, issue: Any) -> None:
         grant, token = issue("sandbox")
         before = len(server.log.read_text())
         assert Caller(server, token).ask("sandbox-1").status == 200
-        lines = server.log.read_text()[before:].splitlines()
-        (line,) = [line for line in lines if "aipassport.calls" in line]
+        (line,) = eventually(
+            lambda: [line for line in server.log.read_text()[before:].splitlines() if "aipassport.calls" in line]
+        )
         assert f"INFO aipassport.calls call call={Call.objects.get().pk} grant={grant.pk} app=Notebook " in line
         assert " outcome=ok status=200 " in line
 
