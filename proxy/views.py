@@ -114,6 +114,8 @@ class RelayView(APIView):
         http = self.request._request
         if not self._admitted:
             self._tell_refusal(error, http)
+        if isinstance(exc, DatabaseError | InterfaceError):
+            self._policy = None  # nobody waits a second time for a database that does not answer, to be told of limits
         asked = Inbound(http.method or "", f"/{self.kwargs['path']}", headers=inbound.headers_of(http))
         response = JsonResponse(dialects.error_body(dialects.of_request(asked), error), status=error.status)
         response.headers["cache-control"] = "no-store"

@@ -391,3 +391,21 @@ def test_the_requests_of_this_file_are_well_formed(server: Any, issue: Any) -> N
     """Else the refusals above would prove nothing."""
     _, token = issue("openai")
     assert post(server, "/proxy/v1/chat/completions", token, BODY | {"model": "sandbox-1"}).status_code == 200
+
+
+def test_a_refusal_for_the_database_s_sake_does_not_ask_it_once_more(issue: Any, monkeypatch: Any) -> None:
+    """Who waited for a connection in vain would wait as long again for the headers that tell of limits."""
+    _, token = issue("sandbox", max_requests=5)
+
+    def away(*_: Any) -> None:
+        raise OperationalError("away")
+
+    asked: list[Any] = []
+    monkeypatch.setattr(ledger, "admit", away)
+    monkeypatch.setattr(ledger, "standing", asked.append)
+    body = {"model": "sandbox-1", "messages": [{"role": "user", "content": "Hello"}]}
+    headers = {"authorization": f"Bearer {token}"}
+    request = RequestFactory().post("/proxy/", body, content_type="application/json", headers=headers)
+    answer = RelayView.as_view()(request, path="v1/chat/completions")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert asked == []
