@@ -147,7 +147,7 @@ def read(claims: Claims) -> Policy:
     return _policy(claims, found)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)  # 2.4 kB each
 def _policy(claims: Claims, found: _Row) -> Policy:
     """What a row and a token say together. Remembered by all that they say: another row is another policy."""
     patterns = (tuple(json.loads(found.models)),)
