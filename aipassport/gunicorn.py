@@ -100,7 +100,9 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """In the worker: what it has not written yet."""
+    """In the worker: what it has not written yet. The master says so too, of one that it finds gone."""
+    if worker.pid != os.getpid():
+        return
     from proxy.telemetry import logs
 
     logs.write()

@@ -292,14 +292,17 @@ def test_an_admission_that_fails_behind_its_commit_is_taken_back(grant: Any, by:
     claims = tokens.verify(tokens.mint(grant, by=by).token)
     allowed = policy.read(claims)
 
-    def broken() -> None:
+    admit = ledger.admit
+
+    def broken(*admission: Any) -> None:
+        admit(*admission)
         raise OperationalError("the connection is lost")
 
     with monkeypatch.context() as patched:
         patched.setattr(accounting, "watch", watch := Watch(worker=uuid4()))
         watch._thread = threading.current_thread()  # ticks by hand
         ledger.beat(watch.worker)
-        patched.setattr(connection, "close", broken)
+        patched.setattr(ledger, "admit", broken)
         with pytest.raises(OperationalError):
             accounting.open_call(claims, allowed, UpstreamCall("openai.models", "GET", "/v1/models"), None)
     assert not nothing_is_open()

@@ -104,7 +104,7 @@ def test_a_full_disk_refuses_calls_relays_none_unaccounted_and_mends_when_there_
             assert {(one.status, one.code, one.retry_after > 0) for one in refused} == {(503, "unavailable", True)}
             assert said[-1].status == 503
             assert len(upstream.seen) - before == len(said) - len(refused)
-            assert calls(path)["open"] == 1
+            assert calls(path)["open"] in (1, 2)  # the stream, and perhaps a call for whose settlement no room was left
         eventually(lambda: not calls(path)["open"], within=5)
         again = caller.ask(max_tokens=10)
         assert again.status == 200

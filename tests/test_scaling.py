@@ -42,8 +42,8 @@ with connection.schema_editor() as editor:
 EXPLAIN = """
 from django.db import connection
 from grants import statements
-from grants.postgresql import _numbered
-settle, names = _numbered(statements.PG_SETTLE)
+from grants.postgresql import _statement
+settle, names = _statement(statements.PG_SETTLE)
 with connection.cursor() as cursor:
     for statement in {before!r}:
         cursor.execute(statement)
