@@ -96,6 +96,23 @@ def issue(alice: Any, by: Actor, upstream: Any, settings: Any) -> Issue:
     return make
 
 
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Any]:
+    """A PostgreSQL server of the module's own: a :class:`~tests.clusters.Cluster`."""
+    from .clusters import cluster
+
+    with cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def instance(postgresql: Any, upstream: Any) -> Any:
+    """An installation on that server: an :class:`~tests.instances.Instance`."""
+    from .instances import Instance
+
+    return Instance(postgresql.url, upstream)
+
+
 @pytest.fixture(scope="session")
 def _servers(django_db_setup: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from .live import server

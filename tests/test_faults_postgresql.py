@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from .callers import Caller, Said, Stream
-from .clusters import Cluster, cluster
+from .clusters import Cluster
 from .instances import Instance
 from .live import eventually, server
 from .metrics import TOKEN, scrape
@@ -27,17 +27,6 @@ from .metrics import TOKEN, scrape
 pytestmark = pytest.mark.live
 
 LIMITS = ("--max-cost=100", "--max-requests=100000", "--max-concurrency=500")
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Cluster]:
-    with cluster() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def instance(postgresql: Cluster, upstream: Any) -> Instance:
-    return Instance(postgresql.url, upstream)
 
 
 def streams(process: Any, token: str, count: int, chunks: int) -> list[Stream]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from .callers import Caller, Said, busiest, crowd
-from .clusters import Cluster, cluster
+from .clusters import Cluster
 from .front import Front, front, nginx
 from .instances import Instance
 from .live import eventually, server
@@ -23,17 +23,6 @@ from .live import eventually, server
 pytestmark = pytest.mark.live
 
 SHIFTS = (0, 30, -30)  # seconds: the clocks of two machines are a minute apart
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Cluster]:
-    with cluster() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def instance(postgresql: Cluster, upstream: Any) -> Instance:
-    return Instance(postgresql.url, upstream)
 
 
 def clock(shift: float) -> dict[str, str]:

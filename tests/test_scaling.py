@@ -6,7 +6,6 @@ On PostgreSQL servers of the tests' own, whichever database the others run on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +54,6 @@ with connection.cursor() as cursor:
     cursor.execute(f"EXPLAIN (COSTS OFF) EXECUTE settle({{given}})")
     print(*(row[0] for row in cursor.fetchall()), sep="\\n")
 """
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Cluster]:
-    with cluster() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def instance(postgresql: Cluster, upstream: Any) -> Instance:
-    return Instance(postgresql.url, upstream)
 
 
 @pytest.fixture
