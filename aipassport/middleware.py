@@ -32,6 +32,14 @@ def security_headers(get_response: Callable[[HttpRequest], HttpResponse]) -> Cal
     return middleware
 
 
+def is_relayed(path: str) -> bool:
+    return path.startswith(_RELAY_PREFIX)
+
+
+def relay(request: HttpRequest) -> HttpResponseBase:
+    return _relay(request, path=request.path_info[len(_RELAY_PREFIX) :])
+
+
 def relay_lane(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponseBase]:
     """Calls under ``/proxy/`` leave here: sessions, CSRF, messages and redirects are the desk's, and cost time.
 
@@ -39,8 +47,8 @@ def relay_lane(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
-        if request.path_info.startswith(_RELAY_PREFIX):
-            return _relay(request, path=request.path_info[len(_RELAY_PREFIX) :])
+        if is_relayed(request.path_info):
+            return relay(request)
         if request.path_info == _METRICS_PATH and settings.AIPASSPORT_METRICS:
             return metrics.view(request)
         return get_response(request)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.models import AnonymousUser
-from rest_framework.authentication import BaseAuthentication
-from rest_framework.request import Request
+from django.http import HttpRequest
 
 from grants import tokens
 
@@ -12,14 +10,14 @@ from .exceptions import Unauthorized
 from .inbound import token_of
 
 
-class DelegatedToken(BaseAuthentication):
-    """The relay's only credential. ``request.auth`` becomes the token's :class:`~grants.tokens.Claims`."""
+def authenticate(request: HttpRequest) -> tokens.Claims:
+    """The claims of the relay's only credential, a delegated token.
 
-    def authenticate(self, request: Request) -> tuple[AnonymousUser, tokens.Claims]:
-        try:
-            return AnonymousUser(), tokens.verify(token_of(request._request))
-        except tokens.InvalidToken as error:
-            raise Unauthorized(error.message, code=error.code) from error
-
-    def authenticate_header(self, request: Request) -> str:
-        return 'Bearer realm="AIPassport"'
+    Raises:
+        Unauthorized: there is none, or it is not valid.
+        BadRequest: there are two, or one in the URL.
+    """
+    try:
+        return tokens.verify(token_of(request))
+    except tokens.InvalidToken as error:
+        raise Unauthorized(error.message, code=error.code) from error

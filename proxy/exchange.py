@@ -7,7 +7,7 @@ import logging
 import re
 from dataclasses import replace
 
-from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase
 
 from grants.crypto import DecryptionError
 from grants.policy import Policy
@@ -16,7 +16,7 @@ from . import dialects
 from .accounting import OpenCall
 from .dialects.base import UpstreamCall
 from .exceptions import KeyUnreadable, RelayError, UpstreamError, UpstreamFailed
-from .streaming import Ending, RelayedBody
+from .streaming import Ending, Relayed, RelayedBody
 from .watch import watch
 
 logger = logging.getLogger("aipassport.relay")
@@ -130,7 +130,7 @@ def _answer(opened: OpenCall) -> HttpResponseBase:
         error_event=lambda error: dialects.error_event(call.dialect, error),
         hides=call.hides_usage,
     )
-    response = StreamingHttpResponse(body, status=exchange.status, headers=exchange.headers())
+    response = Relayed(body, status=exchange.status, headers=exchange.headers())
     events = exchange.content_type.startswith("text/event-stream")  # may end with an error of ours: of another length
     if exchange.length is not None and not (call.hides_usage or events):
         response.headers["content-length"] = str(exchange.length)

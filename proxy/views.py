@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from rest_framework.negotiation import BaseContentNegotiation
-from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from grants import ledger, limits
@@ -21,7 +19,7 @@ from grants.tokens import Claims
 
 from . import cors, dialects, inbound, ratelimit, telemetry
 from .accounting import Clock, open_call
-from .authentication import DelegatedToken
+from .authentication import authenticate
 from .dialects.base import Inbound, UpstreamCall
 from .exceptions import BadRequest, LimitReached, NotGranted, RelayError, Unauthorized, Unavailable
 from .exchange import relay
@@ -29,24 +27,14 @@ from .reservations import output_limit
 
 logger = logging.getLogger("aipassport.relay")
 
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # RFC 6750 §3.1: a token that is expired or revoked is invalid_token (401); what it does not cover is a 403.
 _TOKEN_IS_DEAD = {"grant_unknown", "grant_revoked", "grant_expired", "token_revoked", "signing_key_retired"}
-
-
-class _AsTheProviderAnswers(BaseContentNegotiation):
-    """The format is the provider's to choose: an ``Accept: text/event-stream`` must not meet a 406 of ours."""
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        return renderers[0], renderers[0].media_type
 
 
 class RelayView(APIView):
     """Every path under ``/proxy/``: token → policy → call → admission → provider → app."""
 
-    authentication_classes = [DelegatedToken]
-    permission_classes = []
-    throttle_classes = []
-    content_negotiation_class = _AsTheProviderAnswers
     schema = None
     _policy: Policy | None = None
     _standing: Standing | None = None
@@ -58,37 +46,40 @@ class RelayView(APIView):
         self._clock = Clock()
         super().setup(*args, **kwargs)
 
-    def relay(self, request: Request, path: str) -> HttpResponseBase:
+    def dispatch(self, request: HttpRequest, path: str) -> HttpResponseBase:
+        """REST framework's order of things, less what the relay has none of.
+
+        The answer's format is the provider's to choose, the body is read within its limit, rights are the policy's.
+        And REST framework's request refers to itself: only the garbage collector would end it, and all that it holds.
+        """
+        try:
+            response = self.relay(request, path)
+        except Exception as error:  # noqa: BLE001  there is an answer to every one
+            response = self.handle_exception(error)
+        return self.finalize_response(request, response)
+
+    def relay(self, request: HttpRequest, path: str) -> HttpResponseBase:
         """One call, in the order of the steps."""
-        claims, http = cast(Claims, request.auth), request._request
-        self._claims = claims
+        if request.method == "OPTIONS":  # carries no token
+            return cors.preflight(request)
+        if request.method not in _METHODS:
+            raise BadRequest("This method is not relayed.", code="method_not_allowed", status=405)
+        claims = self._claims = authenticate(request)
         policy = self._policy = policies.read(claims)
         release_connection()  # a slow body must not hold one of a few
-        policy.check_origin(http.META.get("HTTP_ORIGIN"))
-        asked = self._clock.waiting(inbound.read, http, f"/{path}")
+        policy.check_origin(request.META.get("HTTP_ORIGIN"))
+        asked = self._clock.waiting(inbound.read, request, f"/{path}")
         call = self._call = dialects.read(asked, policy.provider, policy.extra_fields, output_limit(policy))
-        opened = open_call(claims, policy, call, http.META.get("gunicorn.socket"), self._clock)
+        opened = open_call(claims, policy, call, request.META.get("gunicorn.socket"), self._clock)
         self._admitted, self._policy, self._standing = True, opened.policy, opened.standing
         return relay(opened)
 
-    get = post = put = patch = delete = relay
-
-    def options(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        return cors.preflight(request._request)
-
-    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        raise BadRequest("This method is not relayed.", code="method_not_allowed", status=405)
-
-    def get_authenticators(self) -> list[Any]:
-        """A preflight carries no token."""
-        return [] if self.request.method == "OPTIONS" else super().get_authenticators()
-
-    def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
-        cors.expose(request._request, response)
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        cors.expose(request, response)
         for name, value in self._limits().items():
             response.headers[name] = value
         # Django would call a provider's error one of ours; a line of ours tells of it.
-        response._has_been_logged = True  # type: ignore[attr-defined]
+        response._has_been_logged = True
         if isinstance(response, HttpResponse) and response.content:
             response.headers["content-length"] = str(len(response.content))
         return response
@@ -111,7 +102,8 @@ class RelayView(APIView):
     def handle_exception(self, exc: Exception) -> Any:
         """Any error as an answer in the dialect of the caller's SDK, so that it raises its own typed exception."""
         error = _relay_error(exc)
-        http = self.request._request
+        http = self.request
+        release_connection()
         if not self._admitted:
             self._tell_refusal(error, http)
         if isinstance(exc, DatabaseError | InterfaceError):
