@@ -1,8 +1,9 @@
 """SQLite on the hot path: a connection to read and one to write for the process, and one commit for all that wait.
 
 SQLite has one writer and flushes every commit. So the greenlet that comes first leads: it lets the others queue up,
-runs all their jobs in one transaction and commits once. Nobody is answered before the commit, so each job is as
-durable, and as much one act, as in a transaction of its own; a job still sees all that the jobs before it did.
+runs their jobs in one transaction, commits once, tells them, and leaves it to the first of those that came since to
+lead. Nobody is answered before the commit, so each job is as durable, and as much one act, as in a transaction of its
+own; a job still sees all that the jobs before it did.
 
 Django's own connections are one for each greenlet, that is for each client; making one takes longer than the policy's
 SELECT. (PostgreSQL needs none of this: it commits in groups by itself, and its connections come from a pool.)
@@ -27,8 +28,8 @@ T = TypeVar("T")
 Job = Callable[[Any], T]  # gets a cursor, or a connection: whatever has execute()
 
 LOCK_TIMEOUT = 20.0  # seconds
+_AT_ONCE = 32  # jobs in one transaction: the worker's streams wait for it, a tenth of a millisecond for each
 _SOON = 0.1  # seconds in which the other workers' commits are surely over
-_MOMENT = 0.0002  # seconds; gevent goes round its loop in it
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_BUSY_RECOVERY)
 
 
@@ -52,13 +53,18 @@ def patiently(attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 class _Queued(Generic[T]):
-    """A job on its way. ``error`` is raised in the greenlet that queued it."""
+    """A job on its way. ``error`` is raised in the greenlet that queued it.
 
-    __slots__ = ("done", "error", "job", "result")
+    ``turn``: held until the job is done, or, where it ``leads``, until it is this greenlet's turn to commit.
+    """
+
+    __slots__ = ("error", "job", "leads", "result", "turn")
 
     def __init__(self, job: Job[T]) -> None:
         self.job = job
-        self.done = False
+        self.leads = False
+        self.turn = threading.Lock()
+        self.turn.acquire()
         self.result: T | None = None
         self.error: BaseException | None = None
 
@@ -70,8 +76,8 @@ class HotPath:
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         self._queue: deque[_Queued[Any]] = deque()
-        self._leading = threading.Lock()
-        self._crowded = False  # whether the last commit was for more than one
+        self._gate = threading.Lock()  # around the queue and who leads
+        self._led = False
         self.commits = self.jobs = 0  # for whoever watches
 
     @property
@@ -102,10 +108,17 @@ class HotPath:
             with connection.cursor() as cursor:
                 return job(cursor)
         queued = _Queued(job)
-        self._queue.append(queued)
-        with self._leading:  # who waited here finds its job done
-            if not queued.done:
-                self._lead()
+        with self._gate:
+            self._queue.append(queued)
+            queued.leads, self._led = not self._led, True
+        try:
+            if not queued.leads:
+                queued.turn.acquire()
+        except BaseException:  # this greenlet is being killed
+            self._forget(queued)
+            raise
+        if queued.leads:
+            self._lead()
         if isinstance(queued.error, sqlite3.Error):
             _reraise(queued.error)
         if queued.error is not None:
@@ -113,39 +126,53 @@ class HotPath:
         return queued.result  # type: ignore[return-value]
 
     def _lead(self) -> None:
-        """Commit all that wait. The fewer the commits, the less each job costs: who is nearly here comes aboard."""
-        time.sleep(_MOMENT if self._crowded else 0)  # of 0, gevent runs who is ready, and looks at no socket
+        """Commit all that wait, tell them, and hand on to who has come since."""
         batch: list[_Queued[Any]] = []
         try:
+            time.sleep(0)  # who is ready comes aboard: the fewer the commits, the less each job costs
             self._begin()  # others come while it waits
-            batch = self._board()
+            batch = self._board(_AT_ONCE)
             self._finish(batch)
-        except Exception as error:  # noqa: BLE001  handed to the greenlets that queued the jobs
-            self._one_by_one(batch, error)
-        except BaseException as error:  # this greenlet is being killed
-            for queued in batch or self._board():
-                queued.error = queued.error or error
-                queued.done = True
-            raise
+        except BaseException as error:
+            begun = bool(batch)
+            batch = batch or self._board(len(self._queue))  # without a transaction, all that wait for it fail
+            _fail(batch, error)
+            if not isinstance(error, Exception):
+                raise
+            if begun and len(batch) > 1:
+                self._one_by_one(batch)
         finally:
-            self._crowded = len(batch) > 1
             for queued in batch:
-                queued.done = True
+                queued.turn.release()
+            self._hand_on()
 
-    def _board(self) -> list[_Queued[Any]]:
-        return [self._queue.popleft() for _ in range(len(self._queue))]
+    def _board(self, most: int) -> list[_Queued[Any]]:
+        with self._gate:
+            return [self._queue.popleft() for _ in range(min(len(self._queue), most))]
 
-    def _one_by_one(self, batch: list[_Queued[Any]], error: Exception) -> None:
-        """All was rolled back: who is to blame fails alone. Without a transaction, all that wait for it fail."""
-        if len(batch) < 2:
-            for queued in batch or self._board():
-                queued.error, queued.done = error, True
-            return
+    def _hand_on(self) -> None:
+        with self._gate:
+            self._led = bool(self._queue)
+            if self._queue:
+                self._queue[0].leads = True
+                self._queue[0].turn.release()
+
+    def _forget(self, queued: _Queued[Any]) -> None:
+        """Of a job that was not begun yet, nothing happens; one that was goes on without its greenlet."""
+        with self._gate:
+            if queued in self._queue:
+                self._queue.remove(queued)
+        if queued.leads:
+            self._hand_on()
+
+    def _one_by_one(self, batch: list[_Queued[Any]]) -> None:
+        """All was rolled back, and has failed so far: who is to blame fails alone."""
         for queued in batch:
             try:
                 self._begin()
                 self._finish([queued])
-            except Exception as error:  # noqa: BLE001
+                queued.error = None
+            except Exception as error:  # noqa: BLE001  handed to the greenlet that queued the job
                 queued.error = error
 
     def _begin(self) -> None:
@@ -165,6 +192,12 @@ class HotPath:
         finally:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+
+
+def _fail(batch: list[_Queued[Any]], error: BaseException) -> None:
+    """Who leads may be being killed; the others are not."""
+    for queued in batch:
+        queued.error = error if isinstance(error, Exception) else sqlite3.OperationalError("the commit was broken off")
 
 
 class _Execute:
