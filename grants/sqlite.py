@@ -30,6 +30,7 @@ LOCK_TIMEOUT = 20.0  # seconds
 _SOON = 0.1  # seconds in which the other workers' commits are surely over
 _MOMENT = 0.0002  # seconds; gevent goes round its loop in it
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_BUSY_RECOVERY)
+_ENDED = sqlite3.OperationalError("the greenlet that was to commit this has been ended")
 
 
 def patiently(attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -52,7 +53,7 @@ def patiently(attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 class _Queued(Generic[T]):
-    """A job on its way. ``error`` is raised in the greenlet that queued it."""
+    """A job on its way. ``error`` is raised in the greenlet that queued it; it goes away with the commit alone."""
 
     __slots__ = ("done", "error", "job", "result")
 
@@ -60,7 +61,7 @@ class _Queued(Generic[T]):
         self.job = job
         self.done = False
         self.result: T | None = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = _ENDED
 
 
 class HotPath:
@@ -103,9 +104,14 @@ class HotPath:
                 return job(cursor)
         queued = _Queued(job)
         self._queue.append(queued)
-        with self._leading:  # who waited here finds its job done
-            if not queued.done:
-                self._lead()
+        try:
+            with self._leading:  # who waited here finds its job done
+                if not queued.done:
+                    self._lead()
+        except BaseException:  # this greenlet is being killed: what it wanted is void, the others' is led by the next
+            if queued in self._queue:
+                self._queue.remove(queued)
+            raise
         if isinstance(queued.error, sqlite3.Error):
             _reraise(queued.error)
         if queued.error is not None:
@@ -122,11 +128,6 @@ class HotPath:
             self._finish(batch)
         except Exception as error:  # noqa: BLE001  handed to the greenlets that queued the jobs
             self._one_by_one(batch, error)
-        except BaseException as error:  # this greenlet is being killed
-            for queued in batch or self._board():
-                queued.error = queued.error or error
-                queued.done = True
-            raise
         finally:
             self._crowded = len(batch) > 1
             for queued in batch:
@@ -160,6 +161,8 @@ class HotPath:
             for queued in batch:
                 queued.result = queued.job(raw)
             self._writer.execute("COMMIT")
+            for queued in batch:
+                queued.error = None
             self.commits += 1
             self.jobs += len(batch)
         finally:
