@@ -24,6 +24,7 @@ from django.utils import timezone
 from grants import ledger, notices
 from grants.models import KeyUse, ProviderKey
 from grants.pace import release_connection
+from grants.sockets import system_poll
 
 from . import courier
 from .exceptions import Cut
@@ -40,12 +41,6 @@ _DELIVER_EVERY = 5.0
 _KEYS_EVERY = 5.0
 _DRAIN_MARGIN = 3.0  # gunicorn kills at its graceful timeout: be done before
 
-try:  # the system's own poll: gevent's would wait for its loop
-    from gevent.monkey import get_original
-
-    _poll = get_original("select", "poll")
-except ImportError:
-    _poll = select.poll
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -220,7 +215,7 @@ class Watch:
         clients = {w.client.fileno(): w for w in list(self._open.values()) if w.client and w.client.fileno() >= 0}
         if not clients:
             return
-        poll = _poll()
+        poll = system_poll()
         for descriptor in clients:
             poll.register(descriptor, getattr(select, "POLLRDHUP", 0))
         for descriptor, events in poll.poll(0):
