@@ -4,6 +4,7 @@ nobody else waits."""
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,52 @@ def test_a_provider_that_does_not_take_the_connection_is_a_504_and_holds_up_nobo
     assert set(calls.values_list("cost", "counted")) == {(0, 0)}
     assert_nothing_open(grant)
     assert_books_balance(grant)
+
+
+@pytest.fixture
+def no_names(tmp_path: Path) -> Iterator[list[str]]:
+    """A command that runs another where the server of names never answers."""
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("nameserver 127.0.0.9\n")
+    command = ["unshare", "-m", "sh", "-ec", 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"', "sh", str(conf)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        try:
+            silent.bind(("127.0.0.9", 53))
+            subprocess.run([*command, "true"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("it takes Linux and root to have a server of names")
+        yield command
+
+
+def test_names_that_nobody_resolves_are_a_504_in_time_and_hold_up_no_other_provider(
+    issue: Any, upstream: Any, no_names: list[str], tmp_path: Path
+) -> None:
+    """More of them than gevent has threads to look up names in, and several calls for one."""
+
+    def provider_at(base_url: str) -> tuple[Grant, str]:
+        grant, token = issue("openai", base_url=base_url, max_cost=DOLLAR, max_requests=50)
+        ProviderKey.objects.filter(label="openai").update(label=base_url)  # the next has a key of its own
+        return grant, token
+
+    _, other = provider_at(upstream.url.replace("127.0.0.1", "localhost"))
+    grants, tokens = zip(*(provider_at(f"http://p{number}.example") for number in range(12)), strict=True)
+    price(PER_TOKEN)
+    with live_server(tmp_path / "log", no_names) as process, ThreadPoolExecutor(40) as pool:
+        begun = time.monotonic()
+        hanging = [pool.submit(Caller(process, token).ask, "gpt-4o", max_tokens=50) for token in tokens * 3]
+        eventually(lambda: Call.objects.open().count() >= 12)
+        while time.monotonic() - begun < 1.5:
+            answer = chat(process, other, "fake-metered")
+            assert (answer.status_code, answer.elapsed.total_seconds() < 1) == (200, True)
+        said = [future.result() for future in hanging]
+        assert 1.9 < time.monotonic() - begun < 5  # the tests' AIPASSPORT_CONNECT_TIMEOUT is 2
+        process.stop(timeout=5)  # the system goes on with its lookups for ten seconds in all
+    assert {(one.status, one.code) for one in said} == {(504, "upstream_timeout")}
+    calls = Call.objects.filter(grant__in=grants)
+    assert set(calls.values_list("cost", "counted")) == {(0, 0)}
+    for grant in grants:
+        assert_nothing_open(grant)
+        assert_books_balance(grant)
 
 
 # Slow
