@@ -4,6 +4,7 @@ nobody else waits."""
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from .conftest import CANARY
 from .live import eventually, free_port
 from .live import server as live_server
 from .metrics import TOKEN, scrape
+from .test_attacks_more import provider
 from .test_limits_live import DOLLAR, PER_TOKEN, price
 from .test_relay import chat, finished_call
 from .test_relay_streams import assert_nothing_open, openai_client
@@ -218,6 +220,40 @@ def test_an_answer_that_cannot_be_unpacked_is_no_answer_and_charged_its_bound(se
     assert (call.outcome, call.cost) == ("upstream_broken", call.reserved)
     assert_nothing_open(grant)
     assert_books_balance(grant)
+
+
+@pytest.mark.xfail(strict=True, reason="the first bytes are read when the head can no longer be another one")
+@pytest.mark.parametrize(
+    ("framing", "end"),
+    [
+        ("content-length: 100", "closes"),
+        ("content-length: 100", "resets"),
+        ("content-length: 100", "says nothing"),
+        ("transfer-encoding: chunked", "closes"),
+    ],
+)
+def test_an_answer_that_breaks_before_its_first_byte_is_an_error_in_the_callers_dialect(
+    issue: Any, server: Any, framing: str, end: str
+) -> None:
+    """The app has nothing of it yet. (A stream of events has its error event.)"""
+
+    def answer(sock: socket.socket, _: bytes) -> None:
+        sock.sendall(f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{framing}\r\n\r\n".encode())
+        time.sleep(12 if end == "says nothing" else 0.1)  # the tests' AIPASSPORT_READ_TIMEOUT is 10
+        if end == "resets":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+    with provider(answer) as base_url:
+        grant, token = issue("openai", base_url=base_url, max_cost=DOLLAR)
+        price(PER_TOKEN)
+        said = Caller(server, token).ask("gpt-4o", max_tokens=50)
+    call = finished_call()
+    assert (call.status, call.cost) == (200, call.reserved), "it may have been made, and is billed"
+    assert_nothing_open(grant)
+    assert_books_balance(grant)
+    wanted = (504, "upstream_timeout") if end == "says nothing" else (502, "upstream_broken")
+    assert (call.outcome, said.status, said.json and said.code) == (wanted[1], *wanted)
 
 
 # A key that cannot be read
