@@ -7,6 +7,7 @@ on in its thread when who asked has left.
 from __future__ import annotations
 
 import _socket
+from contextlib import suppress
 from typing import Any
 
 from gevent import Timeout
@@ -16,7 +17,7 @@ from gevent.threadpool import ThreadPool
 
 from aipassport import settings
 
-_THREADS = 50  # made when there is something to look up
+_THREADS = 50  # made when there are so many names to look up at once; 24 kB each
 
 
 class Resolver(thread.Resolver):
@@ -30,7 +31,10 @@ class Resolver(thread.Resolver):
         self.pool = ThreadPool(_THREADS, hub=hub)
         self._under_way: dict[tuple[Any, ...], AsyncResult] = {}
 
-    def getaddrinfo(self, *asked: Any) -> Any:
+    def getaddrinfo(self, host: Any, port: Any, family: int = 0, kind: int = 0, proto: int = 0, flags: int = 0) -> Any:
+        with suppress(_socket.gaierror):  # an address is no name
+            return _socket.getaddrinfo(host, port, family, kind, proto, flags | _socket.AI_NUMERICHOST)
+        asked = (host, port, family, kind, proto, flags)
         with Timeout(settings.AIPASSPORT_CONNECT_TIMEOUT, TimeoutError("a name was not looked up in time")):
             lookup = self._under_way.get(asked)
             if lookup is None:
