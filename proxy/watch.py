@@ -39,6 +39,7 @@ _REAP_EVERY = 30.0
 _TELL_EVERY = 2.0
 _DELIVER_EVERY = 5.0
 _KEYS_EVERY = 5.0
+_DOUBTS = 1000
 _DRAIN_MARGIN = 3.0  # gunicorn kills at its graceful timeout: be done before
 
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
@@ -132,8 +133,13 @@ class Watch:
             self._unsettled[call] = settlement
 
     def doubt(self, call: UUID) -> None:
-        """Its admission failed, perhaps behind the commit: nothing was sent, so it is taken back where it stands."""
-        self._unsettled[call] = ledger.Settlement("lost", cost=0, connected=False)
+        """Its admission failed, perhaps behind the commit: nothing was sent, so it is taken back where it stands.
+
+        Where the database takes none for hours this goes for the first ones; of the others hardly one stands, and it is
+        reaped.
+        """
+        if len(self._unsettled) < _DOUBTS:
+            self._unsettled[call] = ledger.Settlement("lost", cost=0, connected=False)
 
     def used(self, key: UUID, error: str = "") -> None:
         """A provider key was used; ``error`` is shown to its owner. Written by a later tick, not in the way."""
