@@ -18,9 +18,13 @@ import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+import gevent  # noqa: E402
+
 from aipassport import settings  # noqa: E402
+from aipassport.resolver import Resolver  # noqa: E402
 from proxy import metrics_folder  # noqa: E402
 
+gevent.config.resolver = Resolver
 settings.DATABASES["default"].setdefault("OPTIONS", {}).update(settings.DATABASE_WHILE_SERVING)
 
 wsgi_app = "aipassport.wsgi:application"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -50,14 +51,24 @@ def _passes(name: str, check: Callable[[], None]) -> str:
 
 
 def _database() -> None:
-    """It answers, and can be written: a replica that only reads cannot admit a call."""
+    """It answers, and can be written: one that can only be read admits no call."""
     with connection.cursor() as cursor:
-        if connection.vendor != "postgresql":
-            cursor.execute("SELECT 1")
-            return
-        cursor.execute("SHOW transaction_read_only")
-        if cursor.fetchone() != ("off",):
-            raise RuntimeError("the database can only be read")
+        if connection.vendor == "postgresql":
+            cursor.execute("SHOW transaction_read_only")
+            writable = cursor.fetchone() == ("off",)
+        else:
+            cursor.execute("PRAGMA database_list")
+            writable = _may_write(cursor.fetchone()[2])
+    if not writable:
+        raise RuntimeError("the database can only be read")
+
+
+def _may_write(file: str) -> bool:
+    """Whether the system lets us write a file of SQLite's, and its folder, where the log is; "" is in memory.
+
+    SQLite itself finds out by its first write alone, and a write would wait for a database that is merely busy.
+    """
+    return not file or all(os.access(path, os.W_OK) for path in (file, os.path.dirname(file)))
 
 
 def _keys() -> None:

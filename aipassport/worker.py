@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import time
 from functools import partial
@@ -14,8 +13,9 @@ from gevent.monkey import get_original
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from grants.sockets import has_something_to_say
+
 _Socket = get_original("socket", "socket")  # the system's own
-_poll = get_original("select", "poll")  # the system's own: gevent's would let others run
 _IDLE = 1.0  # seconds; whoever asks more often gets an answer that closes the connection
 
 
@@ -97,8 +97,6 @@ class Worker(GeventWorker):
         """
         long_ago = time.monotonic() - _IDLE
         for client, since in list(self._idle.items()):
-            poll = _poll()
-            poll.register(client.fileno(), select.POLLIN)
-            if since < long_ago and not poll.poll(0):
+            if since < long_ago and not has_something_to_say(client.fileno()):
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)

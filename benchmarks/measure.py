@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import quantiles
+from typing import Self
 
 import streams
 from servers import CHAT, HERE, Nginx, Paced, Process
@@ -77,6 +79,19 @@ class Calls:
     bad: int
     rss: int
 
+    @classmethod
+    def of(cls, found: dict[str, float], count: int, cpu: float, database: float, rss: int) -> Self:
+        """``found``: wrk's findings; ``count``: the upstream's; ``cpu`` and ``database``: seconds for all of them."""
+        return cls(
+            cpu_ms=cpu / count * 1e3,
+            database_cpu_ms=database / count * 1e3,
+            per_second=found["calls"] / found["seconds"],
+            p50_ms=found["p50_ms"],
+            p99_ms=found["p99_ms"],
+            bad=int(found["bad_status"] + found["socket_errors"]),
+            rss=rss,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Burst:
@@ -88,6 +103,17 @@ class Burst:
     first_p99_ms: float
     memory: float
     cpu_ms: float
+
+    @classmethod
+    def of(cls, results: Sequence[streams.Result], counted: int, memory: int, cpu: float) -> Self:
+        """``counted``: at the upstream; ``memory``, ``cpu``: bytes and seconds for all. NaN where no stream began."""
+        count = len(results)
+        errors = dict(Counter(result.error for result in results if result.error))
+        if counted != count:
+            errors["calls at the upstream too many or too few"] = abs(counted - count)
+        firsts = sorted(result.first * 1e3 for result in results if result.first is not None)
+        at = quantiles(firsts, n=100) if len(firsts) > 1 else [float("nan")] * 99
+        return cls(errors, sum(result.lost for result in results), at[49], at[98], memory / count, cpu / count * 1e3)
 
 
 def check_answer(relay: Relay) -> None:
@@ -123,31 +149,36 @@ def small_calls(relay: Relay, nginx: Nginx, seconds: int) -> None:
     relay.forwarded += calls
     if not found["calls"] <= calls <= found["calls"] + 2 * CONNECTIONS:
         sys.exit(f"{relay.name}: wrk saw {found['calls']} answers, but {calls} calls came to the upstream.")
-    relay.calls.append(
-        Calls(
-            cpu_ms=cpu / calls * 1e3,
-            database_cpu_ms=database / calls * 1e3,
-            per_second=found["calls"] / found["seconds"],
-            p50_ms=found["p50_ms"],
-            p99_ms=found["p99_ms"],
-            bad=int(found["bad_status"] + found["socket_errors"]),
-            rss=relay.running.rss(),
-        )
-    )
+    relay.calls.append(Calls.of(found, calls, cpu, database, relay.running.rss()))
 
 
 def _wrk(relay: Relay, seconds: int) -> dict[str, float]:
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
-    command += ["-s", str(HERE / "chat.lua"), relay.running.url + relay.small_path]
-    env = os.environ | {"BENCH_TOKEN": relay.small_token, "BENCH_BODY": json.dumps(_CHAT_REQUEST)}
+    env = {"BENCH_TOKEN": relay.small_token, "BENCH_BODY": json.dumps(_CHAT_REQUEST)}
     if relay.small_tokens is not None:
         env["BENCH_TOKENS"] = str(relay.small_tokens)
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    try:
+        return wrk(relay.running.url + relay.small_path, HERE / "chat.lua", seconds, env)
+    except WrkError as error:
+        sys.exit(f"{relay.name}: wrk failed:\n{error}")
+
+
+class WrkError(Exception):
+    """wrk ended without having found anything; the message is what it said."""
+
+
+def wrk(url: str, script: Path, seconds: int, env: dict[str, str]) -> dict[str, float]:
+    """What a run with this script found.
+
+    Raises:
+        WrkError: it failed.
+    """
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
+    done = subprocess.run([*command, "-s", str(script), url], env=os.environ | env, capture_output=True, text=True)
     for line in done.stdout.splitlines():
         if line.startswith("BENCH "):
             found: dict[str, float] = json.loads(line[6:])
             return found
-    sys.exit(f"{relay.name}: wrk failed:\n{done.stdout}{done.stderr}")
+    raise WrkError(done.stdout + done.stderr)
 
 
 def burst(relay: Relay, paced: Paced, count: int, chunks: int) -> None:
@@ -160,25 +191,9 @@ def burst(relay: Relay, paced: Paced, count: int, chunks: int) -> None:
     results = asyncio.run(streams.many(relay.target(), count, chunks, lambda: rss.append(relay.running.rss())))
     time.sleep(_SETTLE)
     cpu = relay.cpu() - cpu_before
-    relay.forwarded += paced.count() - before
-    errors: dict[str, int] = {}
-    for result in results:
-        if result.error:
-            errors[result.error] = errors.get(result.error, 0) + 1
-    if paced.count() - before != count + _WARM_UP:
-        errors["calls at the upstream"] = paced.count() - before - _WARM_UP - count
-    firsts = sorted(result.first * 1e3 for result in results if result.first is not None)
-    at = quantiles(firsts, n=100) if len(firsts) > 1 else [float("nan")] * 99
-    relay.bursts.append(
-        Burst(
-            errors,
-            sum(result.lost for result in results),
-            first_p50_ms=at[49],
-            first_p99_ms=at[98],
-            memory=(max(rss) - rss_before) / count,
-            cpu_ms=cpu / count * 1e3,
-        )
-    )
+    counted = paced.count() - before
+    relay.forwarded += counted
+    relay.bursts.append(Burst.of(results, counted - _WARM_UP, max(rss) - rss_before, cpu))
 
 
 def first_chunks(relays: list[Relay], paced: Paced, times: int) -> list[float]:

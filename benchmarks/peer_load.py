@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from statistics import quantiles
+from math import isnan
 from typing import Any
 
 import paced_sse
-from measure import CONNECTIONS, Burst, Calls
+from measure import CONNECTIONS, Burst, Calls, WrkError, wrk
 from peer_install import PINS
 from peer_servers import FailedError, Peer, Route
 from servers import CHAT, HERE, Nginx, Paced
+from streams import Result, unframed
 
 # Streams before any is measured: a just-in-time compiler needs hundreds. Few abreast: what they take as memory is taken
 # before the measurement, and would be missing from it.
@@ -77,15 +75,7 @@ def calls(peer: Peer, kind: str, nginx: Nginx, seconds: int) -> Calls:
     peer.forwarded += count
     if not count or not found["calls"] <= count <= found["calls"] + 2 * CONNECTIONS:
         raise FailedError(f"wrk saw {found['calls']} answers, but {count} calls came to the upstream")
-    return Calls(
-        cpu_ms=cpu / count * 1e3,
-        database_cpu_ms=database / count * 1e3,
-        per_second=found["calls"] / found["seconds"],
-        p50_ms=found["p50_ms"],
-        p99_ms=found["p99_ms"],
-        bad=int(found["bad_status"] + found["socket_errors"]),
-        rss=peer.running.rss(),
-    )
+    return Calls.of(found, count, cpu, database, peer.running.rss())
 
 
 def _at_rest(upstream: Nginx | Paced) -> int:
@@ -106,32 +96,25 @@ def _at_rest(upstream: Nginx | Paced) -> int:
 
 def _wrk(peer: Peer, kind: str, seconds: int) -> dict[str, float]:
     route = peer.routes["small"]
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
-    command += ["-s", str(PINS / "call.lua"), peer.running.url + route.path]
-    env = os.environ | {
+    env = {
         "BENCH_CHAT": str(HERE / "chat.lua"),
         "BENCH_TOKEN": route.token,
         "BENCH_BODY": _body(route, kind).decode(),
         "BENCH_HEADERS": "".join(f"{name}: {value}\n" for name, value in route.headers.items()),
     }
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    for line in done.stdout.splitlines():
-        if line.startswith("BENCH "):
-            found: dict[str, float] = json.loads(line[6:])
-            return found
-    raise FailedError(f"wrk failed: {done.stderr[-200:]}")
+    try:
+        return wrk(peer.running.url + route.path, PINS / "call.lua", seconds, env)
+    except WrkError as error:
+        raise FailedError(f"wrk failed: {str(error)[-200:]}") from error
 
 
 # Streams
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """One stream. ``first``: seconds from connecting to the first chunk; ``lost``: chunks that did not arrive."""
+class Stream(Result):
+    """``rewritten``: it says the same in other bytes."""
 
-    error: str
-    first: float | None
-    lost: int
     rewritten: bool = False
 
 
@@ -213,7 +196,7 @@ def _judged(answer: bytes, first: float | None, chunks: int) -> Stream:
     if head[9:12] != b"200":
         return Stream(f"status {head[9:12].decode(errors='replace') or 'none'}", first, chunks)
     if b"transfer-encoding: chunked" in head.lower():
-        body = _unframed(body)
+        body = unframed(body)
     if body == paced_sse.answer(chunks):
         return Stream("" if answer.endswith(b"0\r\n\r\n") else "ended early", first, 0)
     text, total, done = _said(body)
@@ -238,16 +221,6 @@ def _said(body: bytes) -> tuple[str, int, bool]:
             text += [choice.get("delta", {}).get("content") or "" for choice in event.get("choices", [])]
             total = (event.get("usage") or {}).get("total_tokens", total)
     return "".join(text), total, done
-
-
-def _unframed(body: bytes) -> bytes:
-    out, rest = [], body
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        length = int(size or b"0", 16)
-        out.append(rest[:length])
-        rest = rest[length + 2 :] if length else b""
-    return b"".join(out)
 
 
 async def _many(
@@ -285,15 +258,9 @@ def burst(peer: Peer, upstream: str, paced: Paced, count: int, chunks: int) -> t
     cpu = peer.cpu() - cpu_before
     peer.forwarded += counted
     peer.rewrites |= any(result.rewritten for result in results)
-    errors = dict(Counter(result.error for result in results if result.error))
-    if counted != count + _WARM_UP:
-        errors["calls at the upstream too many or too few"] = abs(counted - _WARM_UP - count)
-    firsts = sorted(result.first * 1e3 for result in results if result.first is not None)
-    if len(firsts) < 2:
-        raise FailedError(f"no stream came: {errors}")
-    at = quantiles(firsts, n=100)
-    memory, cpu_ms = (max(rss) - rss_before) / count, cpu / count * 1e3
-    found = Burst(errors, sum(r.lost for r in results), at[49], at[98], memory, cpu_ms)
+    found = Burst.of(results, counted - _WARM_UP, max(rss) - rss_before, cpu)
+    if isnan(found.first_p50_ms):
+        raise FailedError(f"no stream came: {found.errors}")
     return found, sum(not result.error for result in results), most
 
 

@@ -12,7 +12,7 @@ from soak_samples import Sample
 JUDGED_AFTER = 240.0  # seconds: a shorter run says nothing about growth
 GROWTH = 0.02  # of a worker's resident memory, in ten minutes
 POOL = {"sqlite": 40, "postgresql": 4}  # descriptors of a worker: 16 pooled connections and two more, by file; the pool
-THREADS = 11  # of a worker: the first one, and gevent's ten that resolve names
+THREADS = 11  # of a worker: the first one, and gevent's ten, which hash passwords
 WAL = 64.0  # MB
 
 

@@ -89,14 +89,14 @@ def _judged(answer: bytes, first: float | None, chunks: int) -> Result:
         return Result(f"status {status}", first, chunks)
     whole = body.endswith(b"0\r\n\r\n")
     if b"transfer-encoding: chunked" in head.lower():
-        body = _unframed(body)
+        body = unframed(body)
     if body == paced_sse.answer(chunks) and whole:
         return Result("", first, 0)
     lost = sum(paced_sse.chunk(number) not in body for number in range(chunks))
     return Result("bytes differ" if whole else "ended early", first, lost)
 
 
-def _unframed(body: bytes) -> bytes:
+def unframed(body: bytes) -> bytes:
     """The body out of HTTP/1.1 chunks; what is cut off in the end is left out."""
     out, rest = [], body
     while rest:

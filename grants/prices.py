@@ -49,7 +49,7 @@ class PriceRow:
 _UNREADABLE = (PriceRow("*", {}),)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)  # 0.12 MB each where they have 200 rows
 def parse(text: str) -> tuple[PriceRow, ...]:
     """The rows in the JSON ``text`` of a key. Never raises: what cannot be read prices nothing, and so refuses."""
     try:

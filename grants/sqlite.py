@@ -30,6 +30,7 @@ Job = Callable[[Any], T]  # gets a cursor, or a connection: whatever has execute
 LOCK_TIMEOUT = 20.0  # seconds
 _AT_ONCE = 32  # jobs in one transaction: the worker's streams wait for it, a tenth of a millisecond for each
 _SOON = 0.1  # seconds in which the other workers' commits are surely over
+_ENDED = sqlite3.OperationalError("the greenlet that was to commit this has been ended")
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_BUSY_RECOVERY)
 
 
@@ -53,9 +54,9 @@ def patiently(attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 class _Queued(Generic[T]):
-    """A job on its way. ``error`` is raised in the greenlet that queued it.
+    """A job on its way. ``error`` is raised in the greenlet that queued it; it goes away with the commit alone.
 
-    ``turn``: held until the job is done, or, where it ``leads``, until it is this greenlet's turn to commit.
+    ``turn``: held until the job is through, or until it is this greenlet's turn to commit: it ``leads`` then.
     """
 
     __slots__ = ("error", "job", "leads", "result", "turn")
@@ -66,7 +67,7 @@ class _Queued(Generic[T]):
         self.turn = threading.Lock()
         self.turn.acquire()
         self.result: T | None = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = _ENDED
 
 
 class HotPath:
@@ -114,11 +115,14 @@ class HotPath:
         try:
             if not queued.leads:
                 queued.turn.acquire()
-        except BaseException:  # this greenlet is being killed
+            if queued.leads:
+                self._lead()
+        except BaseException:  # this greenlet is being killed: what it wanted is void, the others' is led by the next
             self._forget(queued)
             raise
-        if queued.leads:
-            self._lead()
+        finally:
+            if queued.leads:
+                self._hand_on()
         if isinstance(queued.error, sqlite3.Error):
             _reraise(queued.error)
         if queued.error is not None:
@@ -126,54 +130,49 @@ class HotPath:
         return queued.result  # type: ignore[return-value]
 
     def _lead(self) -> None:
-        """Commit all that wait, tell them, and hand on to who has come since."""
+        """Commit all that wait, and tell them."""
         batch: list[_Queued[Any]] = []
         try:
             time.sleep(0)  # who is ready comes aboard: the fewer the commits, the less each job costs
             self._begin()  # others come while it waits
             batch = self._board(_AT_ONCE)
             self._finish(batch)
-        except BaseException as error:
-            begun = bool(batch)
-            batch = batch or self._board(len(self._queue))  # without a transaction, all that wait for it fail
-            _fail(batch, error)
-            if not isinstance(error, Exception):
-                raise
-            if begun and len(batch) > 1:
+        except Exception as error:  # noqa: BLE001  handed to the greenlets that queued the jobs
+            if len(batch) > 1:
                 self._one_by_one(batch)
+            else:  # without a transaction, all that wait for it fail
+                batch = batch or self._board(len(self._queue))
+                for queued in batch:
+                    queued.error = error
         finally:
             for queued in batch:
                 queued.turn.release()
-            self._hand_on()
+
+    def _one_by_one(self, batch: list[_Queued[Any]]) -> None:
+        """All was rolled back: who is to blame fails alone."""
+        for queued in batch:
+            try:
+                self._begin()
+                self._finish([queued])
+            except Exception as error:  # noqa: BLE001
+                queued.error = error
 
     def _board(self, most: int) -> list[_Queued[Any]]:
         with self._gate:
             return [self._queue.popleft() for _ in range(min(len(self._queue), most))]
 
+    def _forget(self, queued: _Queued[Any]) -> None:
+        with self._gate:
+            if queued in self._queue:
+                self._queue.remove(queued)
+
     def _hand_on(self) -> None:
+        """Whoever has come since and waits the longest leads now."""
         with self._gate:
             self._led = bool(self._queue)
             if self._queue:
                 self._queue[0].leads = True
                 self._queue[0].turn.release()
-
-    def _forget(self, queued: _Queued[Any]) -> None:
-        """Of a job that was not begun yet, nothing happens; one that was goes on without its greenlet."""
-        with self._gate:
-            if queued in self._queue:
-                self._queue.remove(queued)
-        if queued.leads:
-            self._hand_on()
-
-    def _one_by_one(self, batch: list[_Queued[Any]]) -> None:
-        """All was rolled back, and has failed so far: who is to blame fails alone."""
-        for queued in batch:
-            try:
-                self._begin()
-                self._finish([queued])
-                queued.error = None
-            except Exception as error:  # noqa: BLE001  handed to the greenlet that queued the job
-                queued.error = error
 
     def _begin(self) -> None:
         if self._writer is None:
@@ -187,17 +186,13 @@ class HotPath:
             for queued in batch:
                 queued.result = queued.job(raw)
             self._writer.execute("COMMIT")
+            for queued in batch:
+                queued.error = None
             self.commits += 1
             self.jobs += len(batch)
         finally:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-
-
-def _fail(batch: list[_Queued[Any]], error: BaseException) -> None:
-    """Who leads may be being killed; the others are not."""
-    for queued in batch:
-        queued.error = error if isinstance(error, Exception) else sqlite3.OperationalError("the commit was broken off")
 
 
 class _Execute:

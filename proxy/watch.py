@@ -24,6 +24,7 @@ from django.utils import timezone
 from grants import ledger, notices
 from grants.models import KeyUse, ProviderKey
 from grants.pace import release_connection
+from grants.sockets import system_poll
 
 from . import courier
 from .exceptions import Cut
@@ -38,14 +39,9 @@ _REAP_EVERY = 30.0
 _TELL_EVERY = 2.0
 _DELIVER_EVERY = 5.0
 _KEYS_EVERY = 5.0
+_DOUBTS = 1000
 _DRAIN_MARGIN = 3.0  # gunicorn kills at its graceful timeout: be done before
 
-try:  # the system's own poll: gevent's would wait for its loop
-    from gevent.monkey import get_original
-
-    _poll = get_original("select", "poll")
-except ImportError:
-    _poll = select.poll
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -137,8 +133,13 @@ class Watch:
             self._unsettled[call] = settlement
 
     def doubt(self, call: UUID) -> None:
-        """Its admission failed, perhaps behind the commit: nothing was sent, so it is taken back where it stands."""
-        self._unsettled[call] = ledger.Settlement("lost", cost=0, connected=False)
+        """Its admission failed, perhaps behind the commit: nothing was sent, so it is taken back where it stands.
+
+        Where the database takes none for hours this goes for the first ones; of the others hardly one stands, and it is
+        reaped.
+        """
+        if len(self._unsettled) < _DOUBTS:
+            self._unsettled[call] = ledger.Settlement("lost", cost=0, connected=False)
 
     def used(self, key: UUID, error: str = "") -> None:
         """A provider key was used; ``error`` is shown to its owner. Written by a later tick, not in the way."""
@@ -220,7 +221,7 @@ class Watch:
         clients = {w.client.fileno(): w for w in list(self._open.values()) if w.client and w.client.fileno() >= 0}
         if not clients:
             return
-        poll = _poll()
+        poll = system_poll()
         for descriptor in clients:
             poll.register(descriptor, getattr(select, "POLLRDHUP", 0))
         for descriptor, events in poll.poll(0):

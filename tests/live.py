@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,18 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 class Server:
-    """One gunicorn. ``url`` is where it listens, ``log`` the file with everything that it prints."""
+    """One gunicorn. ``url`` is where it listens, ``log`` the file with everything that it prints.
 
-    def __init__(self, log: Path, **env: str) -> None:
+    ``inside``: a command that runs it.
+    """
+
+    def __init__(self, log: Path, inside: Sequence[str] = (), **env: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "python:aipassport.gunicorn", "--log-level", "debug"],
+                [*inside, sys.executable, "-m", "gunicorn", "-c", "python:aipassport.gunicorn", "--log-level", "debug"],
                 cwd=ROOT,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -101,8 +104,8 @@ class Server:
 
 
 @contextmanager
-def server(log: Path, **env: str) -> Iterator[Server]:
-    running = Server(log, **env)
+def server(log: Path, inside: Sequence[str] = (), **env: str) -> Iterator[Server]:
+    running = Server(log, inside, **env)
     try:
         running.wait()
         yield running

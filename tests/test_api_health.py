@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -17,6 +22,8 @@ from aipassport import health
 from grants import crypto, tokens
 from grants.models import Actor, Grant, ProviderKey, SigningKey
 from tests.conftest import CANARY, PASSWORD
+
+from .live import ROOT, environment
 
 READY = {"database": "ok", "keys": "ok", "migrations": "ok"}
 
@@ -132,3 +139,41 @@ def test_a_database_that_can_only_be_read_is_not_ready_and_a_sign_in_says_503(al
     body = {"username": "alice", "password": PASSWORD}
     response = Client().post("/api/auth/token/", body, content_type="application/json")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "database_unavailable")
+
+
+_READY = """
+import json, django; django.setup()
+from django.test import Client
+print(json.dumps(Client().get("/ready").json()["checks"]))
+"""
+_MOUNTED = 'mount --bind "$1" "$1"; mount -o remount,ro,bind "$1"; shift; exec "$@"'
+
+
+def ready_in(folder: Path, *, writable: bool = True) -> Any:
+    """What ``/ready`` says where this folder is as it is, or can only be read: root may write whatever its mode is."""
+    ask, files = [sys.executable, "-c", _READY], [folder, *folder.iterdir()]
+    if not writable and os.geteuid() == 0:
+        ask = ["unshare", "-m", "sh", "-ec", _MOUNTED, "sh", str(folder), *ask]
+    elif not writable:
+        for path in files:
+            path.chmod(path.stat().st_mode & ~0o222)
+    env = environment(DATABASE_URL=f"sqlite:///{folder}/it.sqlite3")
+    done = subprocess.run(ask, cwd=ROOT, env=env, text=True, capture_output=True, timeout=30, check=False)
+    for path in files if not writable else ():
+        path.chmod(path.stat().st_mode | 0o200)
+    if "mount" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a folder")
+def test_an_sqlite_database_that_can_only_be_read_is_not_ready_and_one_that_is_busy_is(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
+    subprocess.run(migrate, cwd=ROOT, env=environment(DATABASE_URL=f"sqlite:///{folder}/it.sqlite3"), check=True)
+    with closing(sqlite3.connect(folder / "it.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # and so the companions stay, without which nothing could be read
+        assert ready_in(folder) == READY
+        assert ready_in(folder, writable=False) == READY | {"database": "failed"}

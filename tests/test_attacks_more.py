@@ -311,6 +311,14 @@ def test_an_admission_that_fails_behind_its_commit_is_taken_back(grant: Any, by:
     assert Allowance.objects.get().requests == 0
 
 
+def test_a_database_that_takes_no_admission_for_hours_does_not_fill_the_memory_of_its_workers() -> None:
+    """A disk that is full, say: policies can be read all the time, so that each call comes as far as its admission."""
+    watch = Watch(worker=uuid4())
+    for _ in range(3000):
+        watch.doubt(uuid4())
+    assert watch.unsettled == 1000
+
+
 def test_a_pooled_connection_does_not_see_yesterdays_grants(grant: Any, by: Any) -> None:
     """A cursor that nobody read to its end would pin what the next user of its connection sees."""
     ready, go = threading.Event(), threading.Event()

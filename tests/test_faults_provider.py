@@ -4,6 +4,8 @@ nobody else waits."""
 from __future__ import annotations
 
 import socket
+import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,7 @@ from .conftest import CANARY
 from .live import eventually, free_port
 from .live import server as live_server
 from .metrics import TOKEN, scrape
+from .test_attacks_more import provider
 from .test_limits_live import DOLLAR, PER_TOKEN, price
 from .test_relay import chat, finished_call
 from .test_relay_streams import assert_nothing_open, openai_client
@@ -87,6 +90,52 @@ def test_a_provider_that_does_not_take_the_connection_is_a_504_and_holds_up_nobo
     assert set(calls.values_list("cost", "counted")) == {(0, 0)}
     assert_nothing_open(grant)
     assert_books_balance(grant)
+
+
+@pytest.fixture
+def no_names(tmp_path: Path) -> Iterator[list[str]]:
+    """A command that runs another where the server of names never answers."""
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("nameserver 127.0.0.9\n")
+    command = ["unshare", "-m", "sh", "-ec", 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"', "sh", str(conf)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        try:
+            silent.bind(("127.0.0.9", 53))
+            subprocess.run([*command, "true"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("it takes Linux and root to have a server of names")
+        yield command
+
+
+def test_names_that_nobody_resolves_are_a_504_in_time_and_hold_up_no_other_provider(
+    issue: Any, upstream: Any, no_names: list[str], tmp_path: Path
+) -> None:
+    """More of them than gevent has threads to look up names in, and several calls for one."""
+
+    def provider_at(base_url: str) -> tuple[Grant, str]:
+        grant, token = issue("openai", base_url=base_url, max_cost=DOLLAR, max_requests=50)
+        ProviderKey.objects.filter(label="openai").update(label=base_url)  # the next has a key of its own
+        return grant, token
+
+    _, other = provider_at(upstream.url.replace("127.0.0.1", "localhost"))
+    grants, tokens = zip(*(provider_at(f"http://p{number}.example") for number in range(12)), strict=True)
+    price(PER_TOKEN)
+    with live_server(tmp_path / "log", no_names) as process, ThreadPoolExecutor(40) as pool:
+        begun = time.monotonic()
+        hanging = [pool.submit(Caller(process, token).ask, "gpt-4o", max_tokens=50) for token in tokens * 3]
+        eventually(lambda: Call.objects.open().count() >= 12)
+        while time.monotonic() - begun < 1.5:
+            answer = chat(process, other, "fake-metered")
+            assert (answer.status_code, answer.elapsed.total_seconds() < 1) == (200, True)
+        said = [future.result() for future in hanging]
+        assert 1.9 < time.monotonic() - begun < 5  # the tests' AIPASSPORT_CONNECT_TIMEOUT is 2
+        process.stop(timeout=5)  # the system goes on with its lookups for ten seconds in all
+    assert {(one.status, one.code) for one in said} == {(504, "upstream_timeout")}
+    calls = Call.objects.filter(grant__in=grants)
+    assert set(calls.values_list("cost", "counted")) == {(0, 0)}
+    for grant in grants:
+        assert_nothing_open(grant)
+        assert_books_balance(grant)
 
 
 # Slow
@@ -171,6 +220,40 @@ def test_an_answer_that_cannot_be_unpacked_is_no_answer_and_charged_its_bound(se
     assert (call.outcome, call.cost) == ("upstream_broken", call.reserved)
     assert_nothing_open(grant)
     assert_books_balance(grant)
+
+
+@pytest.mark.xfail(strict=True, reason="the first bytes are read when the head can no longer be another one")
+@pytest.mark.parametrize(
+    ("framing", "end"),
+    [
+        ("content-length: 100", "closes"),
+        ("content-length: 100", "resets"),
+        ("content-length: 100", "says nothing"),
+        ("transfer-encoding: chunked", "closes"),
+    ],
+)
+def test_an_answer_that_breaks_before_its_first_byte_is_an_error_in_the_callers_dialect(
+    issue: Any, server: Any, framing: str, end: str
+) -> None:
+    """The app has nothing of it yet. (A stream of events has its error event.)"""
+
+    def answer(sock: socket.socket, _: bytes) -> None:
+        sock.sendall(f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{framing}\r\n\r\n".encode())
+        time.sleep(12 if end == "says nothing" else 0.1)  # the tests' AIPASSPORT_READ_TIMEOUT is 10
+        if end == "resets":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+    with provider(answer) as base_url:
+        grant, token = issue("openai", base_url=base_url, max_cost=DOLLAR)
+        price(PER_TOKEN)
+        said = Caller(server, token).ask("gpt-4o", max_tokens=50)
+    call = finished_call()
+    assert (call.status, call.cost) == (200, call.reserved), "it may have been made, and is billed"
+    assert_nothing_open(grant)
+    assert_books_balance(grant)
+    wanted = (504, "upstream_timeout") if end == "says nothing" else (502, "upstream_broken")
+    assert (call.outcome, said.status, said.json and said.code) == (wanted[1], *wanted)
 
 
 # A key that cannot be read

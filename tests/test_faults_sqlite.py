@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -112,3 +114,62 @@ def test_a_full_disk_refuses_calls_relays_none_unaccounted_and_mends_when_there_
     assert ended["ok"] == made["ok"] + 1 + len(said) - len(refused) + 1
     assert set(ended) <= {"ok", "lost"}
     instance.assert_books_balance()
+
+
+_KILLED = """
+from gevent import monkey; monkey.patch_all()
+import sqlite3, sys, gevent
+from django.conf import settings
+path, held, *names = sys.argv[1:]
+settings.configure(DATABASES={"default": {"ENGINE": "aipassport.sqlite", "NAME": path, "OPTIONS": {}}})
+import django; django.setup()
+from django.db import DatabaseError
+from grants.sqlite import HotPath
+
+foreign = sqlite3.connect(path, isolation_level=None)
+foreign.execute("CREATE TABLE written (name TEXT UNIQUE)")
+hot_path, said = HotPath(), dict.fromkeys(names, "killed")
+
+def ask(name):
+    def job(cursor):
+        for _ in range(2 if name == "fails" else 1):
+            cursor.execute("INSERT INTO written VALUES (%(name)s)", {"name": name})
+        gevent.sleep(60 if name == "hangs" else 0)
+        return "written"
+    try:
+        said[name] = hot_path.commit(job)
+    except DatabaseError as error:
+        said[name] = type(error).__name__
+
+if held == "held":
+    foreign.execute("BEGIN IMMEDIATE")
+asking = {name: gevent.spawn(ask, name) for name in names}
+gevent.sleep(0.3)
+gevent.killall([asking[name] for name in ("leads", "leaves") if name in names])
+if held == "held":
+    foreign.execute("ROLLBACK")
+gevent.joinall(list(asking.values()), timeout=5)
+for name in names:
+    wrote = foreign.execute("SELECT count(*) FROM written WHERE name = ?", (name,)).fetchone()[0]
+    print(name, said[name], wrote)
+"""
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("free", ["leads killed 0", "hangs OperationalError 0", "late OperationalError 0"]),
+        ("free", ["leads killed 1", "fails IntegrityError 0", "hangs OperationalError 0", "late OperationalError 0"]),
+        ("held", ["leads killed 0", "leaves killed 0", "late written 1"]),
+    ],
+    ids=["in a commit for all", "in those one by one", "before it began"],
+)
+def test_who_is_killed_while_it_commits_for_others_tells_none_of_a_thing_that_is_not_written(
+    path: Path, held: str, said: list[str]
+) -> None:
+    """The first greenlet commits for all. One that fails has the batch rolled back, and each is run alone."""
+    names = [line.split()[0] for line in said]
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(path), held, *names], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == said, done.stderr

@@ -130,6 +130,15 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
     assert upstream._is_public(ipaddress.ip_address(address)) is public
 
 
+def test_an_address_is_no_name_and_waits_for_no_other_lookup() -> None:
+    from aipassport.resolver import Resolver
+
+    resolver = Resolver()
+    resolver.pool = None  # its threads
+    for address in ("127.0.0.1", "::1"):
+        assert {found[4][:2] for found in resolver.getaddrinfo(address, 443)} == {(address, 443)}
+
+
 def test_a_multipart_body_is_streamed_from_its_spool_and_re_encoded_exactly(tmp_path: Any) -> None:
     import io
 

@@ -7,7 +7,6 @@ round trip, and the first call after a restart meets a new connection instead of
 
 from __future__ import annotations
 
-import select
 from typing import Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
@@ -15,18 +14,7 @@ from django.db.backends.postgresql import base
 from psycopg import Connection, Error
 from psycopg_pool import ConnectionPool
 
-try:  # the system's own poll: gevent's would wait for its loop
-    from gevent.monkey import get_original
-
-    _poll = get_original("select", "poll")
-except ImportError:
-    _poll = select.poll
-
-
-def _has_something_to_say(connection: Connection[Any]) -> bool:
-    poll = _poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+from grants.sockets import has_something_to_say
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -49,7 +37,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _check_pooled(self, connection: Connection[Any]) -> None:
         """Raises where the connection is broken; then the others that are idle are as old, and are made anew, too."""
-        if not _has_something_to_say(connection):
+        if not has_something_to_say(connection.fileno()):
             return
         try:
             ConnectionPool.check_connection(connection)
