@@ -37,6 +37,7 @@ Outcome = str  # a value of Call.Outcome
 # More than any limit allows: what the databases' 64 bits are given of a larger bound.
 _BEYOND = MAX_MONEY + 1
 _BEYOND_RATES = MAX_RATE + 1
+_ATTEMPTS = 5  # others may end between a refusal and the look at why: there is room then
 _MOST_USED = 2 * 10**9  # tokens of one call: more, times its advance, would not fit into 64 bits
 
 # PostgreSQL reads these as abbreviations, for which there is no summer; as time zones they are other names of those.
@@ -129,11 +130,16 @@ def admit(policy: Policy, entry: Entry) -> Admission:
         "token_tolerance": TOKEN_BURST,
         "no": False,
     }
-    row = _admit_postgresql(policy, values) if POSTGRESQL else _admit_sqlite(policy, values)
-    if row is None:
-        raise refusals.reason(policy, standing(policy), least=entry.least, tokens=entry.tokens)
-    now, reserved, _, *rest = row
-    return Admission(reserved, Standing(now, *rest))
+    for _ in range(_ATTEMPTS):
+        row = _admit_postgresql(policy, values) if POSTGRESQL else _admit_sqlite(policy, values)
+        if row is not None:
+            now, reserved, _, *rest = row
+            return Admission(reserved, Standing(now, *rest))
+        stands = standing(policy)
+        reason = refusals.reason(policy, stands, least=entry.least, tokens=entry.tokens)
+        if reason is not None:
+            raise reason
+    raise refusals.forestalled(policy, stands)
 
 
 def _admit_postgresql(policy: Policy, values: dict[str, Any]) -> Any:

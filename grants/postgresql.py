@@ -44,6 +44,10 @@ _TYPES = {
     **dict.fromkeys(("stream", "no", "reaping", "estimated", "connected"), "boolean"),
 }  # all others are numbers
 
+# The server has forgotten it (somebody said DEALLOCATE ALL, or a pooler in between has changed the server), or a
+# migration has changed what it brings ("cached plan must not change result type").
+_NOT_AS_PREPARED = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.FeatureNotSupported)
+
 Row = Sequence[Any]
 
 
@@ -78,7 +82,8 @@ class HotPath:
             for known in connections.all(initialized_only=True):
                 if known.connection is not None:
                     known.validate_no_broken_transaction()
-                    cursor = psycopg.RawCursor(known.connection).execute(statement.text, values)
+                    # Prepared, psycopg would drop it with the next rollback, and with it all that _run_on has prepared.
+                    cursor = psycopg.RawCursor(known.connection).execute(statement.text, values, prepare=False)
                     return cursor.fetchone() if cursor.description else None, cursor.rowcount
             pool = _pool()
             with self._turns.of(pool) if _SERVED_BY_GEVENT else nullcontext():
@@ -94,15 +99,15 @@ class HotPath:
         self, lent: psycopg.Connection[Any], statement: _Statement, values: list[str | None]
     ) -> tuple[Row | None, int]:
         server, encoded = lent.pgconn, [None if value is None else value.encode() for value in values]
-        try:
-            if lent.prepare_threshold is None:  # behind a pooler that knows no prepared statements
-                server.send_query_params(statement.text.encode(), encoded)
-            else:
-                server.send_query_prepared(self._name(lent, statement), encoded)
+        if lent.prepare_threshold is None:  # behind a pooler that knows no prepared statements
+            server.send_query_params(statement.text.encode(), encoded)
             result = _result(server)
-        except psycopg.Error:
-            self._prepared.pop(lent, None)  # a pooler between us may have changed the server, which knows none of them
-            raise
+        else:
+            try:
+                result = self._run_prepared(lent, statement, encoded)
+            except _NOT_AS_PREPARED:  # it was not run: it can be without anybody's noticing
+                self._prepared.pop(lent, None)
+                result = self._run_prepared(lent, statement, encoded)
         if result.status != ExecStatus.TUPLES_OK:
             return None, result.command_tuples or 0
         if not result.ntuples:
@@ -110,6 +115,12 @@ class HotPath:
         rows = Transformer(lent)
         rows.set_pgresult(result)
         return rows.load_row(0, tuple), result.ntuples
+
+    def _run_prepared(
+        self, lent: psycopg.Connection[Any], statement: _Statement, encoded: list[bytes | None]
+    ) -> PGresult:
+        lent.pgconn.send_query_prepared(self._name(lent, statement), encoded)
+        return _result(lent.pgconn)
 
     def _name(self, lent: psycopg.Connection[Any], statement: _Statement) -> bytes:
         """By what name the connection knows the statement, which is prepared there if it does not."""

@@ -30,15 +30,29 @@ class Full(Denied):
         self.retry_after = retry_after
 
 
-def reason(policy: Policy, standing: Standing, *, least: int, tokens: int) -> Exception:
+def reason(policy: Policy, standing: Standing, *, least: int, tokens: int) -> Full | None:
     """What stands in a call's way: a final reason before one that passes, of those the one that lasts longest.
 
-    :class:`Stale` where nothing does. ``least``: nano-dollars that the call needs; ``tokens``: what it can use.
+    ``None`` where nothing does. ``least``: nano-dollars that the call needs; ``tokens``: what it can use.
     """
     limits = {limit.name: limit for limit in report(policy.limits, standing, policy.time_zone)}
     found = [*_counts(limits), *_money(limits, least), *_rates(policy, standing, limits, tokens)]
     found.sort(key=lambda full: (not full.final, -(full.retry_after or 0)))
-    return found[0] if found else Stale()
+    return found[0] if found else None
+
+
+def forestalled(policy: Policy, standing: Standing) -> Exception:
+    """There was room at every look and never at the admission: others come and go too fast. It is not final.
+
+    The limit is the one that frees its room soonest; :class:`Stale` where the grant has none.
+    """
+    limits = {limit.name: limit for limit in report(policy.limits, standing, policy.time_zone)}
+    for name, code in _FREED.items():
+        if limit := limits.get(name):
+            return Full(
+                code, "Other calls of this grant took what room there was; try again.", limit=limit, retry_after=1
+            )
+    return Stale()
 
 
 def call_too_dear(least: int, cap: int) -> Full:
@@ -75,6 +89,16 @@ def _counts(limits: dict[str, Limit]) -> Iterator[Full]:
         yield Full("concurrency_limit_reached", message, limit=calls, retry_after=1)
 
 
+# By what each limit is refused; first those whose room comes back with every call that ends.
+_FREED = {
+    "concurrency": "concurrency_limit_reached",
+    "cost": "cost_limit_reached",
+    "cost-per-day": "daily_cost_limit_reached",
+    "cost-per-month": "monthly_cost_limit_reached",
+    "tokens-per-minute": "token_rate_reached",
+    "requests-per-minute": "request_rate_reached",
+    "requests": "request_limit_reached",
+}
 _PERIODS = {
     "cost": ("", "cost"),
     "cost-per-day": (" a day", "daily_cost"),

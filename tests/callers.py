@@ -79,9 +79,9 @@ class Caller:
             answer = self._session.post(self._url, json=body, timeout=30)  # reads it whole
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
             return Said(sent, time.monotonic(), 0, {}, None)
-        whole = answer.content
-        streamed = "event-stream" in answer.headers.get("content-type", "")
-        return Said(sent, time.monotonic(), answer.status_code, answer.headers, whole if streamed else answer.json())
+        is_json = answer.headers.get("content-type", "").startswith("application/json")
+        body = answer.json() if is_json else answer.content  # a stream, or a page of a proxy's own
+        return Said(sent, time.monotonic(), answer.status_code, answer.headers, body)
 
     def stream(self, model: str = "fake-paced", **more: Any) -> Stream:
         """An open stream on a connection of its own; its first bytes are there."""

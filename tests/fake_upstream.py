@@ -265,7 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._wait_for_disconnect()
 
     def _wait_for_disconnect(self) -> None:
-        self.connection.settimeout(30)
+        self.connection.settimeout(120)
         try:
             if self.connection.recv(1) == b"":
                 self.server.disconnected.set()

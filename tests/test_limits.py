@@ -88,6 +88,61 @@ def test_of_all_limits_together_the_tightest_decides(account: Account, name: str
     assert account.refusal(**CALL).code == ALONE[name][1]
 
 
+ROOM = {
+    "max_concurrency": (1, "concurrency_limit_reached"),
+    "max_cost": (600, "cost_limit_reached"),
+    "max_cost_per_day": (600, "daily_cost_limit_reached"),
+}
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``meanwhile(before, after)``: what others do between a refusal and the look at why, and after that look."""
+    look = ledger.standing
+
+    def others(before: Any, after: Any) -> None:
+        def standing(known: Any) -> Any:
+            before()
+            found = look(known)
+            after()
+            return found
+
+        monkeypatch.setattr(ledger, "standing", standing)
+
+    return others
+
+
+@pytest.mark.parametrize("name", ROOM)
+def test_a_call_for_which_room_was_made_while_it_was_refused_is_let_in(
+    account: Account, meanwhile: Any, name: str
+) -> None:
+    account.limit(**{name: ROOM[name][0]})
+    first = account.admit(want=600)
+    meanwhile(lambda: settle(first), lambda: None)
+    account.admit(want=600)
+    assert_books_balance(account.grant)
+
+
+@pytest.mark.parametrize("name", ROOM)
+def test_a_call_that_others_forestall_again_and_again_is_told_to_wait_for_its_limit(
+    account: Account, meanwhile: Any, name: str
+) -> None:
+    account.limit(**{name: ROOM[name][0]})
+    policy, running = account.policy(), [account.entry(want=600)]
+    ledger.admit(policy, running[0])
+
+    def next_one() -> None:
+        running.append(account.entry(want=600))
+        ledger.admit(policy, running[-1])
+
+    meanwhile(lambda: settle(running[-1].id), next_one)
+    with pytest.raises(ledger.Full) as caught:
+        ledger.admit(policy, account.entry(want=600))
+    assert (caught.value.code, caught.value.final, caught.value.retry_after) == (ROOM[name][1], False, 1)
+    assert f"max_{caught.value.limit.name.replace('-', '_')}" == name
+    assert_books_balance(account.grant)
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_a_limit_raised_lowered_or_removed_holds_for_the_next_call(account: Account, clock: Clock, name: str) -> None:
     allowed, code = ALONE[name][:2]

@@ -82,11 +82,11 @@ def test_a_crowd_spends_a_budget_nearly_whole_and_never_beyond(four: Any, issue:
     cap = 27 * DOLLAR // 100
     grant, token = issue("openai", max_cost=cap)
     price(PER_TOKEN)
-    sampled: list[int] = []
+    sampled: list[tuple[int, int]] = []
 
     def look() -> None:
         allowance = Allowance.objects.get(grant=grant)
-        sampled.append(allowance.spent + allowance.reserved)
+        sampled.append((allowance.spent, allowance.reserved))
         assert_books_balance(grant)
 
     def work(number: int) -> list[Said]:
@@ -97,8 +97,8 @@ def test_a_crowd_spends_a_budget_nearly_whole_and_never_beyond(four: Any, issue:
     passed = [answer for answer in said if answer.status == 200]
     refused = [answer for answer in said if answer.status != 200]
     assert {answer.status for answer in refused} == {429}
-    assert max(sampled) <= cap
-    assert len(sampled) > 50
+    assert max(spent + reserved for spent, reserved in sampled) <= cap
+    assert sum(reserved > 0 for _, reserved in sampled) >= 5  # while calls were running, however slow the machine is
     allowance = Allowance.objects.get(grant=grant)
     used = [answer.json["usage"] for answer in passed]
     assert allowance.spent == sum(INPUT * u["prompt_tokens"] + OUTPUT * u["completion_tokens"] for u in used)

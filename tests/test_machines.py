@@ -31,11 +31,12 @@ def clock(shift: float) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def machines(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
-    """Three, with two workers each."""
+    """Three, with two workers each, and patient: a stream that is silent until it is cut may have to wait for that."""
     logs = tmp_path_factory.mktemp("machines")
     nginx()
     with ExitStack() as stack:
         env = instance.env | {"WEB_CONCURRENCY": "2", "AIPASSPORT_LOST_AFTER": "10", "AIPASSPORT_TRUST_PROXY": "true"}
+        env["AIPASSPORT_READ_TIMEOUT"] = "120"
         yield [stack.enter_context(server(logs / f"{shift}", **env | clock(shift))) for shift in SHIFTS]
 
 

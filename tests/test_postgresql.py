@@ -7,9 +7,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from aipassport.postgresql.options import connecting
+from grants.pace import release_connection
 
 pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL")
 if connection.vendor == "postgresql":
@@ -61,13 +62,46 @@ def test_none_is_prepared_where_a_pooler_would_not_know_it(connect: Any) -> None
     assert prepared(lent) == 0
 
 
-def test_what_the_server_has_forgotten_is_prepared_anew_after_one_error(connect: Any) -> None:
+def test_what_the_server_has_forgotten_is_prepared_anew_and_nobody_notices(connect: Any) -> None:
     hot_path, lent = HotPath(), connect()
     run(hot_path, lent, NEXT, "1")
     lent.execute("DEALLOCATE ALL")
-    with pytest.raises(psycopg.errors.InvalidSqlStatementName):
-        run(hot_path, lent, NEXT, "1")
     assert run(hot_path, lent, NEXT, "1") == ((2, "a"), 1)
+    assert prepared(lent) == 1
+
+
+def test_a_statement_whose_table_has_changed_is_prepared_anew_and_nobody_notices(connect: Any) -> None:
+    hot_path, lent, everything = HotPath(), connect(), "SELECT * FROM things WHERE n = %(number)s"
+    lent.execute("CREATE TEMPORARY TABLE things AS SELECT 1 AS n")
+    run(hot_path, lent, everything, "1")
+    lent.execute("ALTER TABLE things ADD COLUMN more text")
+    assert run(hot_path, lent, everything, "1") == ((1, None), 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_others_roll_back_on_a_pooled_connection_takes_no_statement_from_it() -> None:
+    """psycopg, where it has prepared anything itself, then drops all that is prepared."""
+    hot_path = HotPath()
+
+    def borrow() -> psycopg.Connection[Any]:
+        with connection.cursor():
+            return connection.connection
+
+    def answers() -> list[Any]:
+        """From every connection of the pool, in turn."""
+        release_connection()
+        return [hot_path.row(NEXT, {"number": 41}) for _ in range(8)]
+
+    before = answers()
+    for _ in range(8):
+        with pytest.raises(RuntimeError), transaction.atomic():
+            for _ in range(10):
+                assert hot_path.row(NEXT, {"number": 41}) == (42, "a")
+            known = prepared(borrow())
+            raise RuntimeError
+        assert prepared(borrow()) == known
+        release_connection()
+    assert answers() == before
 
 
 def test_no_row_and_null_and_a_change_are_what_they_are(connect: Any) -> None:
