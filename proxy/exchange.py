@@ -103,7 +103,8 @@ def _ending_of(opened: OpenCall, error: BaseException) -> Ending:
         return Ending("upstream_error", exchange.status)
     connected = getattr(error, "connected", True)
     outcome = opened.watched.outcome(error if isinstance(error, RelayError) else None)
-    return Ending(outcome, connected=connected)
+    status = exchange.status if exchange.answered else None
+    return Ending(outcome, status, connected=connected, unread=exchange.answered)
 
 
 def _answer(opened: OpenCall) -> HttpResponseBase:
@@ -130,6 +131,7 @@ def _answer(opened: OpenCall) -> HttpResponseBase:
         error_event=lambda error: dialects.error_event(call.dialect, error),
         hides=call.hides_usage,
     )
+    body.read_ahead()
     response = Relayed(body, status=exchange.status, headers=exchange.headers())
     events = exchange.content_type.startswith("text/event-stream")  # may end with an error of ours: of another length
     if exchange.length is not None and not (call.hides_usage or events):

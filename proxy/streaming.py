@@ -82,9 +82,32 @@ class RelayedBody:
         self._parts: list[bytes] = []
         self._received = 0
         self._length = exchange.length
+        self._ahead: bytes | None = None
         self._first_byte_us: int | None = None
         self._settled = False
         self._over = False
+
+    def read_ahead(self) -> None:
+        """Read the first bytes of an answer that is no stream of events: while the app has nothing, it can be told.
+
+        gunicorn sends the head with the first bytes, so that nobody waits longer for either.
+
+        Raises:
+            RelayError: none came, or the call was cut; it is not settled.
+        """
+        if self._events:
+            return
+        broken: RelayError | None = None
+        try:
+            self._ahead = self._exchange.read()
+        except UpstreamTimeout as error:
+            broken = error
+        except RelayError:
+            broken = UpstreamFailed("The provider broke the connection.", code="upstream_broken")
+        if self._ahead == b"" and self._length:
+            broken = UpstreamFailed("The provider ended its answer too early.", code="upstream_broken")
+        if broken := self._fate.cut or broken:
+            raise broken
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -98,7 +121,8 @@ class RelayedBody:
 
     def _step(self) -> bytes:
         try:
-            chunk = self._exchange.read()
+            chunk = self._exchange.read() if self._ahead is None else self._ahead
+            self._ahead = None
         except RelayError as error:
             return self._broken(error)
         if self._fate.sealed:

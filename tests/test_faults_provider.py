@@ -222,7 +222,6 @@ def test_an_answer_that_cannot_be_unpacked_is_no_answer_and_charged_its_bound(se
     assert_books_balance(grant)
 
 
-@pytest.mark.xfail(strict=True, reason="the first bytes are read when the head can no longer be another one")
 @pytest.mark.parametrize(
     ("framing", "end"),
     [

@@ -173,3 +173,33 @@ def test_who_is_killed_while_it_commits_for_others_tells_none_of_a_thing_that_is
         [sys.executable, "-c", _KILLED, str(path), held, *names], capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines() == said, done.stderr
+
+
+_CROWD = """
+from gevent import monkey; monkey.patch_all()
+import sqlite3, sys, gevent
+from django.conf import settings
+settings.configure(DATABASES={"default": {"ENGINE": "aipassport.sqlite", "NAME": sys.argv[1], "OPTIONS": {}}})
+import django; django.setup()
+from grants.sqlite import HotPath
+
+foreign = sqlite3.connect(sys.argv[1], isolation_level=None)
+foreign.execute("CREATE TABLE written (name INTEGER)")
+hot_path = HotPath()
+
+def ask(number):
+    for _ in range(40):
+        hot_path.commit(lambda cursor: cursor.execute("INSERT INTO written VALUES (%(name)s)", {"name": number}))
+
+gevent.joinall([gevent.spawn(ask, number) for number in range(48)], timeout=60, raise_error=True)
+print(foreign.execute("SELECT count(*) FROM written").fetchone()[0], hot_path.jobs, hot_path.commits)
+"""
+
+
+def test_a_crowd_shares_its_commits_and_nobody_who_is_done_waits_for_who_comes_again(path: Path) -> None:
+    """Whoever had just committed could take the lead again, past all others: each commit was for one or two."""
+    done = subprocess.run([sys.executable, "-c", _CROWD, str(path)], capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    written, jobs, commits = map(int, done.stdout.split())
+    assert written == jobs == 48 * 40
+    assert jobs / commits > 10
