@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from aipassport.postgresql.options import connecting
 from grants.pace import release_connection
 
-pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL")
+pytestmark = [pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL"), pytest.mark.django_db]
 if connection.vendor == "postgresql":
     from grants.postgresql import HotPath, _statement
 
