@@ -17,6 +17,23 @@ from grants.models import Actor, Grant, ProviderKey, Worker
 from grants.terms import Terms
 from proxy.watch import watch
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--of-the-database", action="store_true", help="without what does the same on every DATABASE_URL")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Some start a database server of their own, the same each time; from others pytest-django keeps the database."""
+    if config.getoption("--of-the-database"):
+        config.hook.pytest_deselected(items=[item for item in items if not _reaches_the_database(item)])
+        items[:] = [item for item in items if _reaches_the_database(item)]
+
+
+def _reaches_the_database(item: pytest.Item) -> bool:
+    fixtures = {"db", "transactional_db", "django_db_setup"} & set(getattr(item, "fixturenames", ()))
+    return bool(fixtures) or item.get_closest_marker("django_db") is not None
+
+
 PASSWORD = "correct horse battery staple"
 CANARY = "sk-canary-0123456789abcdef0123456789abcdef"
 

@@ -64,7 +64,7 @@ def test_sixty_four_callers_on_four_processes_get_exactly_the_hundred_calls_that
 
     def work(number: int) -> list[Said]:
         caller = Caller(four[number % 4], token)
-        return list(caller.obey(time.monotonic() + 20, lambda: caller.ask(stream=number % 8 < 4)))
+        return list(caller.obey(time.monotonic() + 60, lambda: caller.ask(stream=number % 8 < 4)))
 
     said = [answer for answers in crowd(64, work) for answer in answers]
     assert Counter(answer.status for answer in said) == {200: 100, 429: 64}
@@ -91,7 +91,7 @@ def test_a_crowd_spends_a_budget_nearly_whole_and_never_beyond(four: Any, issue:
 
     def work(number: int) -> list[Said]:
         caller, dice = Caller(four[number % 4], token), random.Random(number)
-        return list(caller.obey(time.monotonic() + 18, lambda: caller.ask(max_tokens=dice.randint(50, 1000))))
+        return list(caller.obey(time.monotonic() + 60, lambda: caller.ask(max_tokens=dice.randint(50, 1000))))
 
     said = [answer for answers in crowd(64, work, look) for answer in answers]
     passed = [answer for answer in said if answer.status == 200]
@@ -114,7 +114,7 @@ def test_who_is_refused_for_reserved_money_may_come_again_and_for_spent_money_no
     price(PER_CALL)
 
     def work(number: int) -> list[Said]:
-        return list(Caller(server, token).obey(time.monotonic() + 10, None))
+        return list(Caller(server, token).obey(time.monotonic() + 30, None))
 
     said = [answer for answers in crowd(8, work) for answer in answers]
     by_final = {answer.final: answer for answer in said if answer.status == 429}
@@ -193,7 +193,7 @@ def test_a_limit_that_is_lowered_and_raised_under_a_crowd_holds_with_the_next_ca
             change(changes[0][1] + 25)
 
     def work(number: int) -> list[Said]:
-        caller, said, until = Caller(four[number % 4], token), [], time.monotonic() + 20
+        caller, said, until = Caller(four[number % 4], token), [], time.monotonic() + 60
         while time.monotonic() < until:
             said.append(answer := caller.ask(max_tokens=100))
             if answer.status == 429:
@@ -271,7 +271,7 @@ def test_around_midnight_two_clocks_spend_no_days_and_no_months_money_twice(cloc
     eve = int((midnight - dt.timedelta(hours=1)).strftime("%Y%m%d"))
     first = int(midnight.strftime("%Y%m%d"))
 
-    late_clock.set(midnight - dt.timedelta(seconds=25))
+    late_clock.set(midnight - dt.timedelta(seconds=90))
     early_clock.set(midnight + dt.timedelta(seconds=10))
     cap = 5 * DOLLAR // 100
     limited = [
@@ -285,7 +285,7 @@ def test_around_midnight_two_clocks_spend_no_days_and_no_months_money_twice(cloc
 
         def work(number: int) -> int:
             caller = Caller(servers[number // 2 % len(servers)], limited[number % 2][1])
-            said = list(caller.obey(time.monotonic() + 10))
+            said = list(caller.obey(time.monotonic() + 30))
             assert said[-1].final
             return sum(answer.status == 200 for answer in said)
 
@@ -308,7 +308,7 @@ def test_around_midnight_two_clocks_spend_no_days_and_no_months_money_twice(cloc
 def test_a_call_over_midnight_is_charged_to_the_day_of_its_admission(clocks: Any, issue: Any) -> None:
     (late, late_clock), (early, early_clock) = clocks
     tomorrow = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0) + dt.timedelta(days=1)
-    late_clock.set(tomorrow - dt.timedelta(seconds=20))
+    late_clock.set(tomorrow - dt.timedelta(seconds=90))
     early_clock.set(tomorrow + dt.timedelta(seconds=5))
     grant, token = issue("openai", max_cost_per_day=3 * DOLLAR // 100)
     price(PER_CALL)

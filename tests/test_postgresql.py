@@ -11,8 +11,9 @@ from django.db import connection, transaction
 
 from aipassport.postgresql.options import connecting
 from grants.pace import release_connection
+from grants.policy import hot_path as shared  # the one of this process: two would give the same names on one connection
 
-pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL")
+pytestmark = [pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL"), pytest.mark.django_db]
 if connection.vendor == "postgresql":
     from grants.postgresql import HotPath, _statement
 
@@ -81,7 +82,6 @@ def test_a_statement_whose_table_has_changed_is_prepared_anew_and_nobody_notices
 @pytest.mark.django_db(transaction=True)
 def test_what_others_roll_back_on_a_pooled_connection_takes_no_statement_from_it() -> None:
     """psycopg, where it has prepared anything itself, then drops all that is prepared."""
-    hot_path = HotPath()
 
     def borrow() -> psycopg.Connection[Any]:
         with connection.cursor():
@@ -90,13 +90,13 @@ def test_what_others_roll_back_on_a_pooled_connection_takes_no_statement_from_it
     def answers() -> list[Any]:
         """From every connection of the pool, in turn."""
         release_connection()
-        return [hot_path.row(NEXT, {"number": 41}) for _ in range(8)]
+        return [shared.row(NEXT, {"number": 41}) for _ in range(8)]
 
     before = answers()
     for _ in range(8):
         with pytest.raises(RuntimeError), transaction.atomic():
             for _ in range(10):
-                assert hot_path.row(NEXT, {"number": 41}) == (42, "a")
+                assert shared.row(NEXT, {"number": 41}) == (42, "a")
             known = prepared(borrow())
             raise RuntimeError
         assert prepared(borrow()) == known
