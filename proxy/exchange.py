@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
-from django.http import HttpResponse, HttpResponseBase
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from grants.crypto import DecryptionError
 from grants.policy import Policy
@@ -16,7 +17,7 @@ from . import dialects
 from .accounting import OpenCall
 from .dialects.base import UpstreamCall
 from .exceptions import KeyUnreadable, RelayError, UpstreamError, UpstreamFailed
-from .streaming import Ending, Relayed, RelayedBody
+from .streaming import Ending, RelayedBody
 from .watch import watch
 
 logger = logging.getLogger("aipassport.relay")
@@ -36,6 +37,22 @@ _SAFE_HEADERS = {
     "content-security-policy": "sandbox",
     "cache-control": "no-store",
 }
+
+
+class Relayed(StreamingHttpResponse):
+    """An answer whose pieces go from its body to the server as they are."""
+
+    def __init__(self, body: RelayedBody, *, status: int, headers: dict[str, str]) -> None:
+        self.body = body
+        super().__init__(body, status=status, headers=headers)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.body
+
+    def close(self) -> None:
+        """Without Django's signal, at which connections to the database are closed: none is held here."""
+        self.body.close()
+        self.closed = True
 
 
 def relay(opened: OpenCall) -> HttpResponseBase:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from django.http import StreamingHttpResponse
-
 from .dialects.base import Observer
 from .exceptions import Cut, RelayError, UpstreamError, UpstreamFailed, UpstreamTimeout
 from .sse import Decoder
@@ -206,19 +204,3 @@ class RelayedBody:
             unread = not self._events and (not self._json or self._received > _OBSERVED_BYTES)
             ending = Ending(outcome, self._exchange.status, self._first_byte_us, observer=self._observer, unread=unread)
             self._finish(ending)
-
-
-class Relayed(StreamingHttpResponse):
-    """An answer whose pieces go from its body to the server as they are."""
-
-    def __init__(self, body: RelayedBody, *, status: int, headers: dict[str, str]) -> None:
-        self.body = body
-        super().__init__(body, status=status, headers=headers)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self.body
-
-    def close(self) -> None:
-        """Without Django's signal, at which connections to the database are closed: none is held here."""
-        self.body.close()
-        self.closed = True
