@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, IntegrityError, connection
 from django.utils import timezone
 
 from . import refusals, statements
@@ -208,8 +208,19 @@ def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool
         "output_limit": settlement.output_limit,
     }
     if POSTGRESQL:
-        return bool(hot_path.change(statements.PG_SETTLE, values) == 1)
+        return _settle_postgresql(values)
     return bool(hot_path.commit(lambda cursor: _settle_sqlite(cursor, values)))
+
+
+def _settle_postgresql(values: dict[str, Any]) -> bool:
+    """PostgreSQL holds a row against its constraints before it notices that another has changed it meanwhile. Where the
+    reaper was at the call in this very moment, its charge seems to be paid back before it was made: once more, then."""
+    try:
+        return bool(hot_path.change(statements.PG_SETTLE, values) == 1)
+    except IntegrityError:
+        if connection.in_atomic_block:  # where nothing more can be done
+            raise
+        return bool(hot_path.change(statements.PG_SETTLE, values) == 1)
 
 
 def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from grants import ledger
 from grants.models import Actor, Allowance, Call, DailyTotal, ProviderKey, Worker
@@ -472,6 +472,28 @@ def test_of_all_who_settle_a_call_at_once_and_the_reaper_one_is_charged(shared: 
     assert [row[name] for name in ("spent", "reserved", "in_flight", "requests")] == [1200, 0, 0, 30]
     total = DailyTotal.objects.get(grant=shared.grant)
     assert (total.calls, total.failed, total.estimated, total.cost) == (30, 0, 0, 1200)
+    assert_books_balance(shared.grant)
+
+
+def test_a_settlement_that_waits_for_the_reapers_replaces_its_charge(shared: Account) -> None:
+    """PostgreSQL checked it against the grant as it was before the reaper charged it: no room to pay that back."""
+    call = shared.admit(want=100, model="m")
+    won: list[bool] = []
+
+    def settle_it() -> None:
+        won.append(settle(call, 40))
+        connection.close()
+
+    late = Thread(target=settle_it)
+    with transaction.atomic():
+        assert ledger.settle(call, ledger.Settlement("lost", estimated=True), reaping=True)
+        late.start()
+        time.sleep(0.5)
+        assert late.is_alive()
+    late.join()
+    assert won == [True]
+    assert [shared.row()[name] for name in ("spent", "reserved", "in_flight", "requests")] == [40, 0, 0, 1]
+    assert Call.objects.values_list("outcome", "cost").get() == ("ok", 40)
     assert_books_balance(shared.grant)
 
 

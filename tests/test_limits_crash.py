@@ -164,8 +164,8 @@ def test_a_worker_that_was_only_frozen_replaces_the_reapers_charge(server: Any, 
     (pid,) = workers(server)
     os.kill(pid, signal.SIGSTOP)
     try:
-        silence()
-        assert ledger.reap(lost_after=60) == 1
+        # A heartbeat may be on its way to the database as its worker stops.
+        eventually(lambda: silence() or ledger.reap(lost_after=60) or Call.objects.filter(outcome="lost").exists())
         lost = Call.objects.get()
         assert (lost.outcome, lost.cost) == ("lost", lost.reserved)
         assert_settled(grant)
