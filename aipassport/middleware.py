@@ -43,7 +43,8 @@ def relay(request: HttpRequest) -> HttpResponseBase:
 def relay_lane(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponseBase]:
     """Calls under ``/proxy/`` leave here: sessions, CSRF, messages and redirects are the desk's, and cost time.
 
-    So do scrapes, which have a guard of their own and may come to this server by its address.
+    (Those that come through our own ``wsgi.application`` do not even come so far.) So do scrapes, which have a guard of
+    their own and may come to this server by its address.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
