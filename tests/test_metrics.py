@@ -38,6 +38,12 @@ def two_workers(tmp_path: Path, transactional_db: Any) -> Iterator[Any]:
         yield running
 
 
+def test_a_worker_that_has_only_just_come_breaks_no_scrape(two_workers: Any) -> None:
+    """Its file is there a moment before anything is in it."""
+    (folder_of(two_workers) / "counter_999999.db").touch()
+    assert scrape(two_workers)("aipassport_workers") == 2
+
+
 def test_calls_of_all_workers_are_counted_whichever_answers(two_workers: Any, issue: Any) -> None:
     _, token = issue("sandbox")
     crowd(16, lambda _: [Caller(two_workers, token).ask("sandbox-1") for _ in range(5)])
