@@ -321,17 +321,20 @@ class Load:
             await asyncio.sleep(1)
 
     async def _owners(self, _: Connection) -> None:
-        """Sign in, and look at the calls now and then."""
-        self._owner = owner = await asyncio.to_thread(self._sign_in)
+        """Look at the calls now and then, and sign in again in time."""
+        owner = self._owner
         reads = [owner.api("calls/"), owner.api("calls/?outcome=revoked"), owner.api("totals/")]
         reads += [owner.desk("grants/call/"), owner.desk("")]
         until = time.monotonic() + _SIGN_IN_EVERY
         for read in itertools.cycle(reads):
-            if self.over or time.monotonic() > until:
+            if self.over:
                 return
+            if time.monotonic() > until:
+                break
             await asyncio.to_thread(read)
             self.owner_reads += 1
             await asyncio.sleep(1)
+        self._owner = await asyncio.to_thread(self._sign_in)
 
 
 def _must_tell(answer: bytes) -> None:

@@ -180,32 +180,38 @@ def test_a_limit_that_is_lowered_and_raised_under_a_crowd_holds_with_the_next_ca
 ) -> None:
     grant, token = issue("openai", max_cost=1000 * DOLLAR)
     price(PER_CALL)
-    changes: list[tuple[float, int]] = []
+    low: list[tuple[float, int]] = []  # when, and how many calls there were: after it was lowered, before it is raised
+    raised: list[float] = []
 
     def change(calls: int) -> None:
         assert grant.change(terms=grant.terms.with_(max_cost=calls * DOLLAR // 100), by=by)
-        changes.append((time.monotonic(), Call.objects.count()))
+
+    def now() -> tuple[float, int]:
+        return time.monotonic(), Call.objects.count()
 
     def look() -> None:
-        if not changes and Call.objects.count() >= 60:
+        if not low and Call.objects.count() >= 60:
             change(1)
-        elif len(changes) == 1 and time.monotonic() > changes[0][0] + 1:
-            change(changes[0][1] + 25)
+            low.append(now())
+        elif len(low) == 1 and time.monotonic() > low[0][0] + 1:
+            low.append(now())
+            change(low[0][1] + 25)
+            raised.append(time.monotonic())
 
     def work(number: int) -> list[Said]:
         caller, said, until = Caller(four[number % 4], token), [], time.monotonic() + 60
         while time.monotonic() < until:
             said.append(answer := caller.ask(max_tokens=100))
             if answer.status == 429:
-                if answer.final and len(changes) == 2 and answer.sent > changes[1][0]:
+                if answer.final and raised and answer.sent > raised[0]:
                     break
                 time.sleep(0.1)
         return said
 
     said = [answer for answers in crowd(32, work, look) for answer in answers]
-    (lowered, before), (raised, between) = changes
-    assert before == between
-    assert {a.status for a in said if a.sent > lowered and a.received < raised} == {429}
+    (since, before), (until, after) = low
+    assert before == after
+    assert {answer.status for answer in said if answer.sent > since and answer.received < until} == {429}
     assert Call.objects.count() == before + 25
     assert Allowance.objects.get(grant=grant).spent == (before + 25) * DOLLAR // 100
     assert_books_balance(grant)
