@@ -145,7 +145,7 @@ def admit(policy: Policy, entry: Entry) -> Admission:
 def _admit_postgresql(policy: Policy, values: dict[str, Any]) -> Any:
     zone = policy.time_zone or timezone.get_default_timezone_name()
     values["zone"] = _NO_ABBREVIATIONS.get(zone, zone)
-    return hot_path.row(statements.PG_ADMIT, values)
+    return hot_path.row(statements.PG_ADMIT, values, lane=values["grant"])
 
 
 def _admit_sqlite(policy: Policy, values: dict[str, Any]) -> Any:
@@ -187,9 +187,10 @@ def standing(policy: Policy) -> Standing:
     return Standing(now, *rest).on(day_number(moment(now), policy.time_zone))
 
 
-def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool:
+def settle(call: UUID, settlement: Settlement, *, grant: UUID | None = None, reaping: bool = False) -> bool:
     """Finish the call's row and give its reservation back, exactly once. Says whether this call did it.
 
+    ``grant``: the call's, where it is known: others that change its row go with this one.
     ``reaping``: on behalf of a worker that fell silent; the worker's own settlement may still come, and wins.
     """
     values = {
@@ -208,19 +209,19 @@ def settle(call: UUID, settlement: Settlement, *, reaping: bool = False) -> bool
         "output_limit": settlement.output_limit,
     }
     if POSTGRESQL:
-        return _settle_postgresql(values)
+        return _settle_postgresql(values, lane=grant or call)
     return bool(hot_path.commit(lambda cursor: _settle_sqlite(cursor, values)))
 
 
-def _settle_postgresql(values: dict[str, Any]) -> bool:
+def _settle_postgresql(values: dict[str, Any], lane: UUID) -> bool:
     """PostgreSQL holds a row against its constraints before it notices that another has changed it meanwhile. Where the
     reaper was at the call in this very moment, its charge seems to be paid back before it was made: once more, then."""
     try:
-        return bool(hot_path.change(statements.PG_SETTLE, values) == 1)
+        return bool(hot_path.change(statements.PG_SETTLE, values, lane) == 1)
     except IntegrityError:
         if connection.in_atomic_block:  # where nothing more can be done
             raise
-        return bool(hot_path.change(statements.PG_SETTLE, values) == 1)
+        return bool(hot_path.change(statements.PG_SETTLE, values, lane) == 1)
 
 
 def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:

@@ -76,7 +76,7 @@ class OpenCall:
         self.watched.client = None  # from here on it waits for us: nobody may take it for one that does not read
         try:
             settlement = self._settlement(ending)
-            watch.settle(self.id, settlement)
+            watch.settle(self.id, settlement, self.policy.grant)
         finally:
             watch.leave(self.id)
             watch.touch(self.policy.grant)

@@ -124,10 +124,10 @@ class Watch:
     def leave(self, call: UUID) -> None:
         self._open.pop(call, None)
 
-    def settle(self, call: UUID, settlement: ledger.Settlement) -> None:
+    def settle(self, call: UUID, settlement: ledger.Settlement, grant: UUID) -> None:
         """Settle now; where the database refuses, keep it and try again with every tick."""
         try:
-            _settle(call, settlement)
+            _settle(call, settlement, grant)
         except (DatabaseError, InterfaceError):
             logger.warning("settlement of call %s refused by the database; trying again", call)
             self._unsettled[call] = settlement
@@ -286,14 +286,14 @@ def every(seconds: float, act: Callable[[], Any], name: str) -> threading.Thread
     return thread
 
 
-def _settle(call: UUID, settlement: ledger.Settlement) -> None:
+def _settle(call: UUID, settlement: ledger.Settlement, grant: UUID | None = None) -> None:
     """Settle; numbers that no database will ever take are left out, so that the call does not stay open for them."""
     try:
-        ledger.settle(call, settlement)
+        ledger.settle(call, settlement, grant=grant)
     except (DataError, IntegrityError, OverflowError):  # the last one is sqlite3's, for more than 64 bits
         logger.error("the usage of call %s does not fit the ledger; settled without it", call)
         nothing: dict[str, Any] = dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens", "cost"))
-        ledger.settle(call, settlement._replace(**nothing, estimated=True))
+        ledger.settle(call, settlement._replace(**nothing, estimated=True), grant=grant)
 
 
 def _shut(client: socket.socket) -> None:

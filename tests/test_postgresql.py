@@ -1,13 +1,18 @@
-"""Statements on PostgreSQL's hot path: prepared once on each connection, or never; errors as Django names them."""
+"""PostgreSQL's hot path: statements are prepared once on each connection, or never; those who want the same row go
+together; errors are as Django names them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, DataError, OperationalError, connection, transaction
 
 from aipassport.postgresql.options import connecting
 from grants.pace import release_connection
@@ -15,7 +20,7 @@ from grants.policy import hot_path as shared  # the one of this process: two wou
 
 pytestmark = [pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL"), pytest.mark.django_db]
 if connection.vendor == "postgresql":
-    from grants.postgresql import HotPath, _statement
+    from grants.postgresql import HotPath, _Job, _statement
 
 NEXT = "SELECT %(number)s + 1, 'a'"
 
@@ -131,3 +136,205 @@ def test_a_connection_that_the_server_ends_is_an_operational_error(connect: Any)
     with pytest.raises(psycopg.OperationalError):
         run(hot_path, lent, NEXT, "1")
     assert lent.pgconn.transaction_status == psycopg.pq.TransactionStatus.UNKNOWN  # no pool takes it back
+
+
+# Many in one transaction
+
+
+def together(hot_path: Any, lent: psycopg.Connection[Any], *jobs: tuple[str, str]) -> Any:
+    return hot_path.run(lent, [_Job(_statement(sql), [value]) for sql, value in jobs])
+
+
+ADD = "INSERT INTO things VALUES (%(number)s) RETURNING n"
+DIVIDE = "SELECT 1 / %(number)s"
+
+
+@pytest.mark.parametrize("threshold", [5, None], ids=["prepared", "not prepared"])
+def test_what_goes_together_is_answered_in_its_order_and_committed_once(connect: Any, threshold: int | None) -> None:
+    hot_path, lent = HotPath(), connect(threshold)
+    lent.execute("CREATE TEMPORARY TABLE things (n bigint)")
+    jobs = [(ADD, "7"), (NEXT, "41"), ("SELECT 1 WHERE %(number)s > 1", "1"), (ADD, "8")]
+    for _ in range(3):
+        assert together(hot_path, lent, *jobs) == [((7,), 1), ((42, "a"), 1), (None, 0), ((8,), 1)]
+    rows = lent.execute("SELECT count(*), count(DISTINCT xmin::text) FROM things").fetchone()
+    assert rows == (6, 3)
+    assert prepared(lent) == (3 if threshold else 0)
+
+
+def test_of_what_goes_together_nothing_has_happened_where_one_fails(connect: Any) -> None:
+    hot_path, lent = HotPath(), connect()
+    lent.execute("CREATE TEMPORARY TABLE things (n bigint)")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        together(hot_path, lent, (ADD, "7"), (DIVIDE, "0"), (ADD, "8"))
+    assert lent.execute("SELECT * FROM things").fetchall() == []
+    assert together(hot_path, lent, (ADD, "7"), (ADD, "8")) == [((7,), 1), ((8,), 1)]
+
+
+def test_many_megabytes_each_way_go_together(connect: Any) -> None:
+    """Neither side waits for the other to read."""
+    text = "x" * 5_000_000
+    answers = together(HotPath(), connect(), *[("SELECT %(model)s", text)] * 6)
+    assert answers == [((text,), 1)] * 6
+
+
+def test_a_connection_that_ends_while_many_go_is_an_operational_error_and_no_pool_takes_it_back(connect: Any) -> None:
+    hot_path, lent, other = HotPath(), connect(), connect()
+    pid = lent.info.backend_pid
+    ending = threading.Timer(0.3, lambda: other.execute("SELECT pg_terminate_backend(%s)", [pid]))
+    ending.start()
+    with pytest.raises(psycopg.OperationalError):
+        together(hot_path, lent, (NEXT, "1"), ("SELECT pg_sleep(%(number)s)", "5"), (NEXT, "1"))
+    ending.join()
+    assert lent.pgconn.transaction_status == psycopg.pq.TransactionStatus.UNKNOWN
+
+
+# In lanes
+
+
+_BLOCKED = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+class Lanes:
+    """A hot path whose every loan is a connection of its own, and those who ask it, each in a thread.
+
+    ``foreign`` holds the one row of a table, for as long as it likes.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
+        self.hot_path = HotPath()
+        self.loans = 0
+        self.patience = 20  # seconds
+        self.said: dict[str, Any] = {}
+        self.foreign = connect()
+        self.watcher = connect()  # a transaction sees the server's activity as it first was
+        self.foreign.execute("CREATE TABLE lanes (n bigint)")
+        self.foreign.execute("INSERT INTO lanes VALUES (0)")
+        self._connect = connect
+        self._threads: dict[str, threading.Thread] = {}
+        self.hot_path.lent = self._lent
+
+    @contextmanager
+    def _lent(self) -> Iterator[psycopg.Connection[Any]]:
+        self.loans += 1
+        lent = self._connect()
+        lent.execute(f"SET lock_timeout = '{self.patience}s'")
+        yield lent
+
+    def hold(self) -> None:
+        self.foreign.execute("BEGIN")
+        self.foreign.execute("UPDATE lanes SET n = n")
+
+    def ask(self, name: str, sql: str, number: int, lane: str | None = None) -> None:
+        def work() -> None:
+            try:
+                self.said[name] = self.hot_path.row(sql, {"number": number}, lane)
+            except DatabaseError as error:
+                self.said[name] = type(error)
+
+        self._threads[name] = thread = threading.Thread(target=work)
+        thread.start()
+
+    def until_waiting(self, lane: str, many: int) -> None:
+        deadline = time.monotonic() + 10
+        while self.hot_path._lanes[lane].waiting < many:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def until_blocked(self) -> None:
+        """Somebody waits at the database for what ``foreign`` holds."""
+        deadline = time.monotonic() + 10
+        while self.watcher.execute(f"SELECT count(*) {_BLOCKED}").fetchone() == (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def done(self, *names: str) -> dict[str, Any]:
+        """What they were told, or all, once they were."""
+        for name in names or self._threads:
+            self._threads[name].join(20)
+            assert not self._threads[name].is_alive()
+        return dict(self.said)
+
+
+@pytest.fixture
+def lanes(connect: Any) -> Iterator[Lanes]:
+    made = Lanes(connect)
+    yield made
+    made.foreign.execute("DROP TABLE lanes")
+
+
+RAISE = "UPDATE lanes SET n = n + %(number)s RETURNING n, xmin::text"
+FAIL = "UPDATE lanes SET n = n + 1 / %(number)s RETURNING n, xmin::text"
+
+
+def test_those_who_want_one_row_wait_here_and_go_together(lanes: Lanes) -> None:
+    lanes.hold()
+    lanes.ask("first", RAISE, 1, "hot")
+    lanes.until_blocked()
+    for number in range(20):
+        lanes.ask(f"later {number}", RAISE, 1, "hot")
+    lanes.until_waiting("hot", 20)
+    lanes.foreign.execute("COMMIT")
+    said = lanes.done()
+    assert sorted(n for n, _ in said.values()) == list(range(1, 22)), "each has its own answer"
+    assert sorted(Counter(commit for _, commit in said.values()).values()) == [1, 20]
+    assert lanes.loans == 2
+    assert not lanes.hot_path._lanes, "none is kept that nobody is in"
+
+
+def test_a_row_that_somebody_holds_keeps_one_connection_and_all_others_go_on(lanes: Lanes) -> None:
+    lanes.hold()
+    for number in range(10):
+        lanes.ask(f"hot {number}", RAISE, 1, "hot")
+    lanes.until_blocked()
+    others = ("one", "two", None)
+    for lane in others:
+        lanes.ask(str(lane), NEXT, 41, lane)
+    assert lanes.done(*map(str, others)) == dict.fromkeys(map(str, others), (42, "a"))
+    assert lanes.loans == 4
+    lanes.foreign.execute("ROLLBACK")
+    assert len(lanes.done()) == 13
+
+
+def test_who_waits_for_such_a_row_is_told_so_in_the_time_of_one(lanes: Lanes) -> None:
+    """Not one after the other, each after a timeout of its own."""
+    lanes.patience = 1
+    lanes.hold()
+    lanes.ask("first", RAISE, 1, "hot")
+    lanes.until_blocked()
+    began = time.monotonic()
+    for number in range(50):
+        lanes.ask(f"later {number}", RAISE, 1, "hot")
+    lanes.until_waiting("hot", 33)  # more than go at once
+    assert set(lanes.done().values()) == {OperationalError}
+    assert time.monotonic() - began < 5
+    lanes.foreign.execute("ROLLBACK")
+    assert lanes.foreign.execute("SELECT n FROM lanes").fetchone() == (0,)
+
+
+def test_of_those_who_go_together_who_is_to_blame_fails_alone(lanes: Lanes) -> None:
+    lanes.hold()
+    lanes.ask("first", RAISE, 1, "hot")
+    lanes.until_blocked()
+    for number in range(5):
+        lanes.ask(f"good {number}", RAISE, 1, "hot")
+    lanes.ask("bad", FAIL, 0, "hot")
+    lanes.until_waiting("hot", 6)
+    lanes.foreign.execute("COMMIT")
+    said = lanes.done()
+    assert said.pop("bad") is DataError
+    assert sorted(n for n, _ in said.values()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_where_the_connection_ends_nobody_who_went_is_run_again(lanes: Lanes) -> None:
+    """It may have been committed. Who came later goes by a new one."""
+    lanes.hold()
+    lanes.ask("first", RAISE, 1, "hot")
+    lanes.until_blocked()
+    lanes.ask("later", RAISE, 1, "hot")
+    lanes.until_waiting("hot", 1)
+    lanes.watcher.execute(f"SELECT pg_terminate_backend(pid) {_BLOCKED}")
+    lanes.until_blocked()
+    lanes.foreign.execute("COMMIT")
+    said = lanes.done()
+    assert said["first"] is OperationalError
+    assert said["later"][0] == 1
