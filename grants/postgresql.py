@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import re
 import select
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import count
-from typing import Any, NamedTuple, Self
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import connection, connections, utils
@@ -32,7 +32,7 @@ from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg_pool import PoolTimeout
 
-from .groupcommit import GroupCommit, Queued
+from .groupcommit import GroupCommit
 
 try:
     from gevent.monkey import is_module_patched
@@ -83,8 +83,14 @@ class HotPath:
     def __init__(self) -> None:
         self._prepared: WeakKeyDictionary[psycopg.Connection[Any], dict[str, bytes]] = WeakKeyDictionary()
         self._numbers = count()
-        self._turns = _Turns()
-        self._lanes: WeakValueDictionary[Any, _Lane] = WeakValueDictionary()  # those that somebody is in
+        self.turns = _Turns()
+        self._lanes: dict[Any, _Lane] = {}  # those that somebody is in
+        self.transactions = self.statements = 0  # for whoever watches
+
+    @property
+    def waiting(self) -> int:
+        """Statements that wait in their lanes."""
+        return sum(lane.waiting for lane in list(self._lanes.values()))
 
     def row(self, sql: str, params: Mapping[str, Any], lane: Any = None) -> Row | None:
         """The first row that a statement brings."""
@@ -109,27 +115,47 @@ class HotPath:
                     # Prepared, psycopg would drop it with the next rollback, and with it all that _run_on has prepared.
                     cursor = psycopg.RawCursor(known.connection).execute(statement.text, values, prepare=False)
                     return cursor.fetchone() if cursor.description else None, cursor.rowcount
-            queue = self._lanes.get(lane)
-            if queue is None:
-                queue = self._lanes.setdefault(lane, _Lane(self))
-            result: Result = queue.commit(_Job(statement, values))
-            return result
+            return self._run_in(lane, _Job(statement, values))
         except psycopg.Error as error:  # as Django names it (PEP 249's names are the same)
             raise _translated(error) from error
 
-    @contextmanager
-    def lent(self) -> Iterator[psycopg.Connection[Any]]:
-        """A connection of the pool. One that breaks does not go back into it."""
+    def _run_in(self, name: Any, job: _Job) -> Result:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes.setdefault(name, _Lane(self))
+        try:
+            result: Result = lane.commit(job)
+            return result
+        finally:
+            if lane.idle and self._lanes.get(name) is lane:
+                self._lanes.pop(name, None)
+
+    def borrow(self) -> psycopg.Connection[Any]:
+        """A connection of the pool; must be given back."""
         pool = _pool()
-        with self._turns.of(pool) if _SERVED_BY_GEVENT else nullcontext():
+        if not _SERVED_BY_GEVENT:
+            lent: psycopg.Connection[Any] = pool.getconn()
+            return lent
+        self.turns.take(pool)
+        try:
             lent = pool.getconn()
-            try:
-                yield lent
-            finally:
-                pool.putconn(lent)
+        except BaseException:
+            self.turns.pass_on()
+            raise
+        return lent
+
+    def give_back(self, lent: psycopg.Connection[Any]) -> None:
+        """One that has broken the pool does not take."""
+        try:
+            _pool().putconn(lent)
+        finally:
+            if _SERVED_BY_GEVENT:
+                self.turns.pass_on()
 
     def run(self, lent: psycopg.Connection[Any], jobs: Sequence[_Job]) -> list[Result]:
         """Run the statements in one transaction."""
+        self.transactions += 1
+        self.statements += len(jobs)
         if len(jobs) == 1:
             return [self._run_on(lent, *jobs[0])]
         named = [self._name(lent, job.statement) for job in jobs] if lent.prepare_threshold is not None else []
@@ -187,12 +213,14 @@ class _Lane(GroupCommit[_Job, psycopg.Connection[Any]]):
         super().__init__()
         self._hot_path = hot_path
 
-    def begin(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        return self._hot_path.lent()
+    def begin(self) -> psycopg.Connection[Any]:
+        return self._hot_path.borrow()
 
-    def finish(self, resource: psycopg.Connection[Any], batch: list[Queued[_Job]]) -> None:
-        for queued, result in zip(batch, self._hot_path.run(resource, [one.job for one in batch]), strict=True):
-            queued.result, queued.error = result, None
+    def run(self, resource: psycopg.Connection[Any], jobs: list[_Job]) -> list[Any]:
+        return list(self._hot_path.run(resource, jobs))
+
+    def end(self, resource: psycopg.Connection[Any]) -> None:
+        self._hot_path.give_back(resource)
 
     def alone(self, error: Exception) -> bool:
         """The server has said so; a connection that broke may have committed."""
@@ -204,44 +232,50 @@ class _Lane(GroupCommit[_Job, psycopg.Connection[Any]]):
 
 
 class _Turns:
-    """As many greenlets at once as the pool has connections, in the order in which they came: ``with turns.of(pool)``.
+    """As many greenlets at once as the pool has connections, in the order in which they came.
 
     It is the pool's own queue over again; that one is made for threads, and costs several times as much.
+
+    ``queued``: how many had to wait; ``waited``: how long, in seconds, all together; ``failed``: who got none in time.
     """
 
     def __init__(self) -> None:
         self._taken = 0
         self._waiting: deque[Any] = deque()
+        self.queued = self.failed = 0
+        self.waited = 0.0
 
-    def of(self, pool: Any) -> Self:
-        """Take a turn.
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def take(self, pool: Any) -> None:
+        """Must be passed on.
 
         Raises:
             PoolTimeout: none came within the pool's own timeout.
         """
         if not self._waiting and self._taken < pool.max_size:
             self._taken += 1
-            return self
+            return
         turn = Event()
         self._waiting.append(turn)
+        self.queued += 1
+        began = time.monotonic()
         try:
-            if turn.wait(pool.timeout):
-                return self
-            raise PoolTimeout(f"couldn't get a connection after {pool.timeout:.2f} sec")
+            if not turn.wait(pool.timeout):
+                self.failed += 1
+                raise PoolTimeout(f"couldn't get a connection after {pool.timeout:.2f} sec")
         except BaseException:
             if turn.is_set():  # it came while this greenlet was being ended
-                self._pass_on()
+                self.pass_on()
             else:
                 self._waiting.remove(turn)
             raise
+        finally:
+            self.waited += time.monotonic() - began
 
-    def __enter__(self) -> None:
-        """The turn was taken by :meth:`of`."""
-
-    def __exit__(self, *error: object) -> None:
-        self._pass_on()
-
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
         if self._waiting:
             self._waiting.popleft().set()
         else:

@@ -12,14 +12,13 @@ import random
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from django.db import connection, connections, utils
 
-from .groupcommit import GroupCommit, Queued
+from .groupcommit import GroupCommit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,27 +85,24 @@ class HotPath(GroupCommit[Job[Any], sqlite3.Connection]):
             _reraise(error)
         return result
 
-    @contextmanager
-    def begin(self) -> Iterator[sqlite3.Connection]:
+    def begin(self) -> sqlite3.Connection:
         time.sleep(0)  # who is ready comes aboard: the fewer the commits, the less each job costs
         if self._writer is None:
             self._writer = _connect()
         patiently(self._writer.execute, "BEGIN IMMEDIATE")
-        try:
-            yield self._writer
-        finally:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
+        return self._writer
 
-    def finish(self, resource: sqlite3.Connection, batch: list[Queued[Job[Any]]]) -> None:
+    def run(self, resource: sqlite3.Connection, jobs: list[Job[Any]]) -> list[Any]:
         raw = _Execute(resource)
-        for queued in batch:
-            queued.result = queued.job(raw)
+        results = [job(raw) for job in jobs]
         resource.execute("COMMIT")
-        for queued in batch:
-            queued.error = None
         self.commits += 1
-        self.jobs += len(batch)
+        self.jobs += len(jobs)
+        return results
+
+    def end(self, resource: sqlite3.Connection) -> None:
+        if resource.in_transaction:
+            resource.execute("ROLLBACK")
 
 
 class _Execute:

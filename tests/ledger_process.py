@@ -41,7 +41,7 @@ def run(order: dict[str, Any], seed: int, done: dict[str, int]) -> None:
             continue
         cost = dice.randint(min(1, reserved), reserved)
         time.sleep(dice.random() * 0.01)
-        ledger.settle(entry.id, ledger.Settlement("ok", 200, cost=cost))
+        ledger.settle(entry.id, ledger.Settlement("ok", 200, cost=cost), grant=claims.grant)
         admitted, spent = admitted + 1, spent + cost
     done["admitted"] += admitted
     done["spent"] += spent

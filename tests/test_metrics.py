@@ -230,6 +230,10 @@ def test_the_tickers_age_and_the_database_s_connections_are_shown(two_workers: A
         assert found("aipassport_pool_connections") >= 2
         assert found("aipassport_pool_requests_total") > 2
         assert found("aipassport_pool_waiting") == 0
+        statements = found("aipassport_lanes_statements_total")
+        assert statements >= 2  # admission and settlement; the policy may have gone with the look for its signing key
+        assert found("aipassport_lanes_transactions_total") == statements
+        assert found("aipassport_lanes_waiting") == 0
     else:
         assert found("aipassport_sqlite_jobs_total") == 2  # admission and settlement
         assert found("aipassport_sqlite_commits_total") == 2

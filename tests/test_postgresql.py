@@ -3,11 +3,12 @@ together; errors are as Django names them."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -211,14 +212,14 @@ class Lanes:
         self.foreign.execute("INSERT INTO lanes VALUES (0)")
         self._connect = connect
         self._threads: dict[str, threading.Thread] = {}
-        self.hot_path.lent = self._lent
+        self.hot_path.borrow = self._borrow
+        self.hot_path.give_back = lambda lent: lent.close()
 
-    @contextmanager
-    def _lent(self) -> Iterator[psycopg.Connection[Any]]:
+    def _borrow(self) -> psycopg.Connection[Any]:
         self.loans += 1
         lent = self._connect()
         lent.execute(f"SET lock_timeout = '{self.patience}s'")
-        yield lent
+        return lent
 
     def hold(self) -> None:
         self.foreign.execute("BEGIN")
@@ -338,3 +339,41 @@ def test_where_the_connection_ends_nobody_who_went_is_run_again(lanes: Lanes) ->
     said = lanes.done()
     assert said["first"] is OperationalError
     assert said["later"][0] == 1
+
+
+_TURNS = """
+from gevent import monkey; monkey.patch_all()
+import gevent, types
+from django.conf import settings; settings.configure()
+from grants.postgresql import _Turns
+from psycopg_pool import PoolTimeout
+
+turns, pool, came = _Turns(), types.SimpleNamespace(max_size=2, timeout=0.3), []
+
+def ask(name, seconds):
+    try:
+        turns.take(pool)
+    except PoolTimeout:
+        came.append(f"{name} none")
+        return
+    came.append(name)
+    gevent.sleep(seconds)
+    turns.pass_on()
+
+asking = [gevent.spawn(ask, *one) for one in (("a", 0.1), ("b", 1), ("c", 1), ("d", 0), ("killed", 0))]
+gevent.sleep(0.05)
+print(turns.waiting)
+asking[-1].kill()
+gevent.joinall(asking, raise_error=True)
+print(*came, turns.waiting, turns._taken)
+print(turns.queued, turns.failed, round(turns.waited, 1))
+"""
+
+
+def test_greenlets_get_connections_in_their_order_and_who_waits_is_counted() -> None:
+    done = subprocess.run([sys.executable, "-c", _TURNS], capture_output=True, text=True, check=False)
+    waiting, came, counted = done.stdout.splitlines() or [done.stderr]
+    assert (waiting, came) == ("3", "a b c d none 0 0")
+    queued, failed, waited = counted.split()
+    assert (queued, failed) == ("3", "1")
+    assert 0.3 <= float(waited) < 3  # c 0.1, d 0.3, killed 0.05

@@ -17,17 +17,20 @@ from ..watch import watch
 
 TICKED_AT = "aipassport_ticker_finished_at_seconds"
 
-_POOL_GAUGES = {
+_POSTGRESQL_GAUGES = {
     "aipassport_pool_connections": "Connections to PostgreSQL.",
     "aipassport_pool_available": "Connections to PostgreSQL that nobody uses just now.",
     "aipassport_pool_waiting": "Callers that wait for a connection to PostgreSQL.",
+    "aipassport_lanes_waiting": "Statements that wait until others of the same grant are committed.",
 }
-_POOL_COUNTERS = {
+_POSTGRESQL_COUNTERS = {
     "aipassport_pool_requests": "Requests for a connection to PostgreSQL.",
     "aipassport_pool_queued": "Such requests that had to wait.",
     "aipassport_pool_wait_seconds": "How long they waited, all together.",
     "aipassport_pool_errors": "Such requests that got none in time.",
     "aipassport_pool_lost": "Connections to PostgreSQL that were found broken.",
+    "aipassport_lanes_statements": "Policies read, admissions and settlements on PostgreSQL.",
+    "aipassport_lanes_transactions": "Transactions that they went over in.",
 }
 _SQLITE_GAUGES = {"aipassport_sqlite_waiting": "Admissions and settlements that wait for SQLite's one writer."}
 _SQLITE_COUNTERS = {
@@ -40,11 +43,11 @@ GAUGES = {
     "aipassport_open_streams": "Streams among them.",
     "aipassport_unsettled_calls": "Settlements that the database has refused so far; tried again with every tick.",
     TICKED_AT: "When a worker's ticker last finished its round.",
-    **(_POOL_GAUGES if POSTGRESQL else _SQLITE_GAUGES),
+    **(_POSTGRESQL_GAUGES if POSTGRESQL else _SQLITE_GAUGES),
 }
 COUNTERS = {
     "aipassport_reaped_calls": "Calls settled for workers that fell silent.",
-    **(_POOL_COUNTERS if POSTGRESQL else _SQLITE_COUNTERS),
+    **(_POSTGRESQL_COUNTERS if POSTGRESQL else _SQLITE_COUNTERS),
 }
 OF_DATABASE = {
     "aipassport_database_up": "Whether the database answered this scrape.",
@@ -76,7 +79,8 @@ def _database_standing() -> dict[str, float]:
     return {
         "aipassport_pool_connections": pool.get("pool_size", 0),
         "aipassport_pool_available": pool.get("pool_available", 0),
-        "aipassport_pool_waiting": pool.get("requests_waiting", 0),
+        "aipassport_pool_waiting": pool.get("requests_waiting", 0) + hot_path.turns.waiting,
+        "aipassport_lanes_waiting": hot_path.waiting,
     }
 
 
@@ -85,13 +89,15 @@ def so_far() -> dict[str, float]:
     counted: dict[str, float] = {"aipassport_reaped_calls": watch.reaped}
     if not POSTGRESQL:
         return counted | {"aipassport_sqlite_commits": hot_path.commits, "aipassport_sqlite_jobs": hot_path.jobs}
-    pool = _pool_stats()
+    pool, turns = _pool_stats(), hot_path.turns
     return counted | {
-        "aipassport_pool_requests": pool.get("requests_num", 0),
-        "aipassport_pool_queued": pool.get("requests_queued", 0),
-        "aipassport_pool_wait_seconds": pool.get("requests_wait_ms", 0) / 1000,
-        "aipassport_pool_errors": pool.get("requests_errors", 0),
+        "aipassport_pool_requests": pool.get("requests_num", 0) + turns.failed,
+        "aipassport_pool_queued": pool.get("requests_queued", 0) + turns.queued,
+        "aipassport_pool_wait_seconds": pool.get("requests_wait_ms", 0) / 1000 + turns.waited,
+        "aipassport_pool_errors": pool.get("requests_errors", 0) + turns.failed,
         "aipassport_pool_lost": pool.get("connections_lost", 0),
+        "aipassport_lanes_statements": hot_path.statements,
+        "aipassport_lanes_transactions": hot_path.transactions,
     }
 
 
