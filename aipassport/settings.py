@@ -96,6 +96,7 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={_synchronous};",
+            "cached_statements": 32,  # for each of many connections; Python's 128 fill for hours with what pages ask
         },
     }
 elif _database["ENGINE"] == "django.db.backends.postgresql":

@@ -13,6 +13,7 @@ they wait in a *lane*, and all that wait in it go over together, in libpq's pipe
 
 from __future__ import annotations
 
+import hashlib
 import re
 import select
 import time
@@ -66,6 +67,7 @@ class _Statement(NamedTuple):
 
     text: str
     parameters: tuple[str, ...]
+    digest: str
 
 
 class _Job(NamedTuple):
@@ -77,7 +79,7 @@ class HotPath:
     """What the policy and the ledger need of PostgreSQL. It takes part in a transaction of Django's.
 
     Parameters of the statements are written ``%(name)s``. ``lane``: what row a statement locks; whatever has the same
-    one waits here, and is committed together.
+    one waits here, and is committed together. Who only reads of a grant waits for those who do the same.
     """
 
     def __init__(self) -> None:
@@ -93,8 +95,8 @@ class HotPath:
         return sum(lane.waiting for lane in list(self._lanes.values()))
 
     def row(self, sql: str, params: Mapping[str, Any], lane: Any = None) -> Row | None:
-        """The first row that a statement brings."""
-        return self._run(sql, params, lane)[0]
+        """The first row that a statement brings; without a ``lane`` it locks none."""
+        return self._run(sql, params, lane or ("reads", params.get("grant")))[0]
 
     def change(self, sql: str, params: Mapping[str, Any], lane: Any) -> int:
         """Run a statement; returns how many rows it changed."""
@@ -195,11 +197,14 @@ class HotPath:
         return _result(lent.pgconn)
 
     def _name(self, lent: psycopg.Connection[Any], statement: _Statement) -> bytes:
-        """By what name the connection knows the statement, which is prepared there if it does not."""
+        """By what name the connection knows the statement, which is prepared there if it does not.
+
+        The name tells the text, so that behind a pooler that mixes up whose they are none is ever taken for another.
+        """
         known = self._prepared.setdefault(lent, {})
         name = known.get(statement.text)
         if name is None:
-            name = b"aipassport_%d" % next(self._numbers)
+            name = f"aipassport_{statement.digest}_{next(self._numbers)}".encode()
             lent.pgconn.send_prepare(name, statement.text.encode())
             _result(lent.pgconn)
             known[statement.text] = name
@@ -377,4 +382,5 @@ def _statement(sql: str) -> _Statement:
             names.append(name)
         return f"${names.index(name) + 1}::{_TYPES.get(name, 'bigint')}"
 
-    return _Statement(re.sub(r"%\((\w+)\)s", number, sql), tuple(names))
+    text = re.sub(r"%\((\w+)\)s", number, sql)
+    return _Statement(text, tuple(names), hashlib.sha256(text.encode()).hexdigest()[:16])

@@ -69,6 +69,15 @@ def test_none_is_prepared_where_a_pooler_would_not_know_it(connect: Any) -> None
     assert prepared(lent) == 0
 
 
+def test_on_a_connection_that_a_pooler_shares_no_statement_is_taken_for_another(connect: Any) -> None:
+    """Workers count their statements each for itself: what one calls its first must not be the other's first."""
+    lent, times = connect(), "SELECT %(number)s * 2, 'b'"
+    one, other = HotPath(), HotPath()
+    assert run(one, lent, NEXT, "41") == ((42, "a"), 1)
+    assert run(other, lent, times, "41") == ((82, "b"), 1)
+    assert run(one, lent, NEXT, "41") == ((42, "a"), 1)
+
+
 def test_what_the_server_has_forgotten_is_prepared_anew_and_nobody_notices(connect: Any) -> None:
     hot_path, lent = HotPath(), connect()
     run(hot_path, lent, NEXT, "1")

@@ -22,6 +22,7 @@ from django.db.backends.sqlite3 import base
 from grants.sqlite import patiently
 
 POOL_SIZE = 16
+_CACHE = 512  # kB of pages; SQLite's 2,000 for each of so many connections fill for hours, and bring nothing
 
 _pools: dict[str, list[sqlite3.Connection]] = {}
 
@@ -56,6 +57,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             _create_private(self.settings_dict["NAME"])
         connection = super().get_new_connection(conn_params)
         connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE}")
         return connection
 
     def create_cursor(self, name: str | None = None) -> Any:
