@@ -201,7 +201,7 @@ def test_a_connection_that_ends_while_many_go_is_an_operational_error_and_no_poo
 # In lanes
 
 
-_BLOCKED = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+_BLOCKED = "FROM pg_stat_activity WHERE datname = current_database() AND %s IN (wait_event_type, wait_event)"
 
 
 class Lanes:
@@ -250,10 +250,10 @@ class Lanes:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    def until_blocked(self) -> None:
-        """Somebody waits at the database for what ``foreign`` holds."""
+    def until_blocked(self, by: str = "Lock") -> None:
+        """Somebody waits at the database, for what ``foreign`` holds or another event."""
         deadline = time.monotonic() + 10
-        while self.watcher.execute(f"SELECT count(*) {_BLOCKED}").fetchone() == (0,):
+        while self.watcher.execute(f"SELECT count(*) {_BLOCKED}", [by]).fetchone() == (0,):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -273,6 +273,7 @@ def lanes(connect: Any) -> Iterator[Lanes]:
 
 
 RAISE = "UPDATE lanes SET n = n + %(number)s RETURNING n, xmin::text"
+SLEEP = "SELECT pg_sleep(20 * %(number)s)"
 FAIL = "UPDATE lanes SET n = n + 1 / %(number)s RETURNING n, xmin::text"
 
 
@@ -340,14 +341,18 @@ def test_where_the_connection_ends_nobody_who_went_is_run_again(lanes: Lanes) ->
     lanes.hold()
     lanes.ask("first", RAISE, 1, "hot")
     lanes.until_blocked()
+    for number, (name, sql) in enumerate([("before", RAISE), ("sleeper", SLEEP), ("after", RAISE)], start=1):
+        lanes.ask(name, sql, 1, "hot")
+        lanes.until_waiting("hot", number)
+    lanes.foreign.execute("COMMIT")
+    lanes.until_blocked("PgSleep")
     lanes.ask("later", RAISE, 1, "hot")
     lanes.until_waiting("hot", 1)
-    lanes.watcher.execute(f"SELECT pg_terminate_backend(pid) {_BLOCKED}")
-    lanes.until_blocked()
-    lanes.foreign.execute("COMMIT")
+    lanes.watcher.execute(f"SELECT pg_terminate_backend(pid) {_BLOCKED}", ["PgSleep"])
     said = lanes.done()
-    assert said["first"] is OperationalError
-    assert said["later"][0] == 1
+    assert [said[name] for name in ("before", "sleeper", "after")] == [OperationalError] * 3
+    assert (said["first"][0], said["later"][0]) == (1, 2)
+    assert lanes.hot_path.transactions == 3
 
 
 _TURNS = """
