@@ -27,7 +27,6 @@ from ledger_rows import HEAVY_GRANTS
 from measure import Relay, check_answer, small_calls
 
 GOAL = 1.10  # times the CPU of a call on a small installation
-SMALL = 10  # grants
 _PATH = "/proxy/v1/chat/completions"
 _PAGE_TIMES = 5
 PATIENCE = 20.0  # seconds for one page
@@ -59,6 +58,7 @@ class Size:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--few", type=int, default=10, help="grants of the small one (default 10)")
     parser.add_argument("--grants", type=int, default=100_000, help="of the grown ones (default 100000)")
     parser.add_argument("--calls", type=int, default=5_000_000, help="in the ledger of the third (default 5000000)")
     parser.add_argument("--tokens", type=int, default=500, help="that the calls take turns with (default 500)")
@@ -114,7 +114,7 @@ def _set_up(
 
 def _sizes(options: argparse.Namespace, folder: Path, nginx: servers.Nginx, stack: ExitStack) -> list[Size]:
     wanted = [
-        (f"{SMALL} grants", SMALL, 0),
+        (f"{options.few:,} grants", options.few, 0),
         (f"{options.grants:,} grants", options.grants, 0),
         (f"and {options.calls:,} calls", options.grants, options.calls),
     ]
