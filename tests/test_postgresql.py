@@ -21,7 +21,8 @@ from grants.policy import hot_path as shared  # the one of this process: two wou
 
 pytestmark = [pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL"), pytest.mark.django_db]
 if connection.vendor == "postgresql":
-    from grants.postgresql import HotPath, _Job, _statement
+    from grants.libpq import Job, Wire, statement_of
+    from grants.postgresql import HotPath
 
 NEXT = "SELECT %(number)s + 1, 'a'"
 
@@ -41,8 +42,9 @@ def connect(db: Any) -> Iterator[Any]:
         one.close()
 
 
-def run(hot_path: Any, lent: psycopg.Connection[Any], sql: str, *values: str | None) -> Any:
-    return hot_path._run_on(lent, _statement(sql), list(values))
+def run(wire: Any, lent: psycopg.Connection[Any], sql: str, *values: str | None) -> Any:
+    [answer] = wire.run(lent, [Job(statement_of(sql), list(values))])
+    return answer
 
 
 def prepared(lent: psycopg.Connection[Any]) -> int:
@@ -57,41 +59,41 @@ def test_statements_are_prepared_unless_the_database_s_url_says_otherwise(given:
 
 
 def test_a_statement_is_prepared_once_on_each_connection(connect: Any) -> None:
-    hot_path, one, other = HotPath(), connect(), connect()
+    wire, one, other = Wire(), connect(), connect()
     for lent in (one, other, one):
-        assert run(hot_path, lent, NEXT, "41") == ((42, "a"), 1)
+        assert run(wire, lent, NEXT, "41") == ((42, "a"), 1)
     assert (prepared(one), prepared(other)) == (1, 1)
 
 
 def test_none_is_prepared_where_a_pooler_would_not_know_it(connect: Any) -> None:
     lent = connect(None)
-    assert run(HotPath(), lent, NEXT, "41") == ((42, "a"), 1)
+    assert run(Wire(), lent, NEXT, "41") == ((42, "a"), 1)
     assert prepared(lent) == 0
 
 
 def test_on_a_connection_that_a_pooler_shares_no_statement_is_taken_for_another(connect: Any) -> None:
     """Workers count their statements each for itself: what one calls its first must not be the other's first."""
     lent, times = connect(), "SELECT %(number)s * 2, 'b'"
-    one, other = HotPath(), HotPath()
+    one, other = Wire(), Wire()
     assert run(one, lent, NEXT, "41") == ((42, "a"), 1)
     assert run(other, lent, times, "41") == ((82, "b"), 1)
     assert run(one, lent, NEXT, "41") == ((42, "a"), 1)
 
 
 def test_what_the_server_has_forgotten_is_prepared_anew_and_nobody_notices(connect: Any) -> None:
-    hot_path, lent = HotPath(), connect()
-    run(hot_path, lent, NEXT, "1")
+    wire, lent = Wire(), connect()
+    run(wire, lent, NEXT, "1")
     lent.execute("DEALLOCATE ALL")
-    assert run(hot_path, lent, NEXT, "1") == ((2, "a"), 1)
+    assert run(wire, lent, NEXT, "1") == ((2, "a"), 1)
     assert prepared(lent) == 1
 
 
 def test_a_statement_whose_table_has_changed_is_prepared_anew_and_nobody_notices(connect: Any) -> None:
-    hot_path, lent, everything = HotPath(), connect(), "SELECT * FROM things WHERE n = %(number)s"
+    wire, lent, everything = Wire(), connect(), "SELECT * FROM things WHERE n = %(number)s"
     lent.execute("CREATE TEMPORARY TABLE things AS SELECT 1 AS n")
-    run(hot_path, lent, everything, "1")
+    run(wire, lent, everything, "1")
     lent.execute("ALTER TABLE things ADD COLUMN more text")
-    assert run(hot_path, lent, everything, "1") == ((1, None), 1)
+    assert run(wire, lent, everything, "1") == ((1, None), 1)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -120,39 +122,39 @@ def test_what_others_roll_back_on_a_pooled_connection_takes_no_statement_from_it
 
 
 def test_no_row_and_null_and_a_change_are_what_they_are(connect: Any) -> None:
-    hot_path, lent = HotPath(), connect()
-    assert run(hot_path, lent, "SELECT 1 WHERE %(number)s > 1", "1") == (None, 0)
-    assert run(hot_path, lent, NEXT, None) == ((None, "a"), 1)
+    wire, lent = Wire(), connect()
+    assert run(wire, lent, "SELECT 1 WHERE %(number)s > 1", "1") == (None, 0)
+    assert run(wire, lent, NEXT, None) == ((None, "a"), 1)
     lent.execute("CREATE TEMPORARY TABLE things (n bigint)")
-    assert run(hot_path, lent, "INSERT INTO things SELECT generate_series(1, %(number)s)", "3") == (None, 3)
+    assert run(wire, lent, "INSERT INTO things SELECT generate_series(1, %(number)s)", "3") == (None, 3)
 
 
 def test_more_than_a_socket_takes_at_once_goes_over_whole(connect: Any) -> None:
     text = "ä" * 20_000_000
-    assert run(HotPath(), connect(), "SELECT length(%(model)s)", text) == ((20_000_000,), 1)
+    assert run(Wire(), connect(), "SELECT length(%(model)s)", text) == ((20_000_000,), 1)
 
 
 def test_errors_are_raised_and_leave_the_connection_usable(connect: Any) -> None:
-    hot_path, lent = HotPath(), connect()
+    wire, lent = Wire(), connect()
     with pytest.raises(psycopg.errors.DivisionByZero):
-        run(hot_path, lent, "SELECT 1 / %(number)s", "0")
-    assert run(hot_path, lent, NEXT, "1") == ((2, "a"), 1)
+        run(wire, lent, "SELECT 1 / %(number)s", "0")
+    assert run(wire, lent, NEXT, "1") == ((2, "a"), 1)
 
 
 def test_a_connection_that_the_server_ends_is_an_operational_error(connect: Any) -> None:
-    hot_path, lent, other = HotPath(), connect(), connect()
-    run(hot_path, lent, NEXT, "1")
+    wire, lent, other = Wire(), connect(), connect()
+    run(wire, lent, NEXT, "1")
     other.execute("SELECT pg_terminate_backend(%s)", [lent.info.backend_pid])
     with pytest.raises(psycopg.OperationalError):
-        run(hot_path, lent, NEXT, "1")
+        run(wire, lent, NEXT, "1")
     assert lent.pgconn.transaction_status == psycopg.pq.TransactionStatus.UNKNOWN  # no pool takes it back
 
 
 # Many in one transaction
 
 
-def together(hot_path: Any, lent: psycopg.Connection[Any], *jobs: tuple[str, str]) -> Any:
-    return hot_path.run(lent, [_Job(_statement(sql), [value]) for sql, value in jobs])
+def together(wire: Any, lent: psycopg.Connection[Any], *jobs: tuple[str, str]) -> Any:
+    return wire.run(lent, [Job(statement_of(sql), [value]) for sql, value in jobs])
 
 
 ADD = "INSERT INTO things VALUES (%(number)s) RETURNING n"
@@ -161,39 +163,39 @@ DIVIDE = "SELECT 1 / %(number)s"
 
 @pytest.mark.parametrize("threshold", [5, None], ids=["prepared", "not prepared"])
 def test_what_goes_together_is_answered_in_its_order_and_committed_once(connect: Any, threshold: int | None) -> None:
-    hot_path, lent = HotPath(), connect(threshold)
+    wire, lent = Wire(), connect(threshold)
     lent.execute("CREATE TEMPORARY TABLE things (n bigint)")
     jobs = [(ADD, "7"), (NEXT, "41"), ("SELECT 1 WHERE %(number)s > 1", "1"), (ADD, "8")]
     for _ in range(3):
-        assert together(hot_path, lent, *jobs) == [((7,), 1), ((42, "a"), 1), (None, 0), ((8,), 1)]
+        assert together(wire, lent, *jobs) == [((7,), 1), ((42, "a"), 1), (None, 0), ((8,), 1)]
     rows = lent.execute("SELECT count(*), count(DISTINCT xmin::text) FROM things").fetchone()
     assert rows == (6, 3)
     assert prepared(lent) == (3 if threshold else 0)
 
 
 def test_of_what_goes_together_nothing_has_happened_where_one_fails(connect: Any) -> None:
-    hot_path, lent = HotPath(), connect()
+    wire, lent = Wire(), connect()
     lent.execute("CREATE TEMPORARY TABLE things (n bigint)")
     with pytest.raises(psycopg.errors.DivisionByZero):
-        together(hot_path, lent, (ADD, "7"), (DIVIDE, "0"), (ADD, "8"))
+        together(wire, lent, (ADD, "7"), (DIVIDE, "0"), (ADD, "8"))
     assert lent.execute("SELECT * FROM things").fetchall() == []
-    assert together(hot_path, lent, (ADD, "7"), (ADD, "8")) == [((7,), 1), ((8,), 1)]
+    assert together(wire, lent, (ADD, "7"), (ADD, "8")) == [((7,), 1), ((8,), 1)]
 
 
 def test_many_megabytes_each_way_go_together(connect: Any) -> None:
     """Neither side waits for the other to read."""
     text = "x" * 5_000_000
-    answers = together(HotPath(), connect(), *[("SELECT %(model)s", text)] * 6)
+    answers = together(Wire(), connect(), *[("SELECT %(model)s", text)] * 6)
     assert answers == [((text,), 1)] * 6
 
 
 def test_a_connection_that_ends_while_many_go_is_an_operational_error_and_no_pool_takes_it_back(connect: Any) -> None:
-    hot_path, lent, other = HotPath(), connect(), connect()
+    wire, lent, other = Wire(), connect(), connect()
     pid = lent.info.backend_pid
     ending = threading.Timer(0.3, lambda: other.execute("SELECT pg_terminate_backend(%s)", [pid]))
     ending.start()
     with pytest.raises(psycopg.OperationalError):
-        together(hot_path, lent, (NEXT, "1"), ("SELECT pg_sleep(%(number)s)", "5"), (NEXT, "1"))
+        together(wire, lent, (NEXT, "1"), ("SELECT pg_sleep(%(number)s)", "5"), (NEXT, "1"))
     ending.join()
     assert lent.pgconn.transaction_status == psycopg.pq.TransactionStatus.UNKNOWN
 

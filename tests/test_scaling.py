@@ -41,8 +41,8 @@ with connection.schema_editor() as editor:
 EXPLAIN = """
 from django.db import connection
 from grants import statements
-from grants.postgresql import _statement
-settle, names = _statement(statements.PG_SETTLE)
+from grants.libpq import statement_of
+settle, names, _ = statement_of(statements.PG_SETTLE)
 with connection.cursor() as cursor:
     for statement in {before!r}:
         cursor.execute(statement)
