@@ -256,6 +256,14 @@ def test_the_memory_of_verified_tokens_is_bounded(forge: Callable[..., str], mon
     assert len(tokens._verified) == 3
 
 
+def test_verified_tokens_are_remembered_but_not_kept(forge: Callable[..., str]) -> None:
+    token = forge(jti=uuid.uuid4().hex)
+    tokens._verified.clear()
+    assert tokens.verify(token) is tokens.verify(token)
+    assert len(tokens._verified) == 1
+    assert token not in repr(tokens._verified)
+
+
 def test_a_revoked_token_is_dead_and_the_others_of_its_grant_live(grant: Grant, token: str, by: Actor) -> None:
     other = tokens.mint(grant, by=by)
     claims = tokens.verify(token)
