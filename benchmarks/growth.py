@@ -22,9 +22,9 @@ from urllib.error import HTTPError
 
 import servers
 from databases import PostgreSQL, SQLite
-from ledger import Owner
 from ledger_rows import HEAVY_GRANTS
 from measure import Relay, check_answer, small_calls
+from owners import Owner
 
 GOAL = 1.10  # times the CPU of a call on a small installation
 _PATH = "/proxy/v1/chat/completions"

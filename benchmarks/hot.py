@@ -18,18 +18,7 @@ from typing import Any, NamedTuple
 
 import servers
 from databases import PostgreSQL, SQLite
-from ledger import Owner
-
-_EVERY_LIMIT = {  # none is reached
-    "max_requests": 10**9,
-    "max_concurrency": 1000,
-    "max_cost": "1000000",
-    "max_cost_per_day": "900000",
-    "max_cost_per_month": "950000",
-    "max_cost_per_call": "10",
-    "requests_per_minute": 60_000_000,
-    "tokens_per_minute": 60_000_000,
-}
+from owners import EVERY_LIMIT, Grants, Owner
 
 
 class Run(NamedTuple):
@@ -59,15 +48,9 @@ def _tokens(instance: servers.AIPassport, upstream: servers.Process, count: int)
     process = instance.start()
     try:
         owner = Owner(process.url, "bench", instance.env["DJANGO_SUPERUSER_PASSWORD"])
-        terms = {"provider_key": instance.key(f"{upstream.url}/v1"), "app_name": "Hot", "models": ["*"]}
-        terms |= {"capabilities": ["chat"], "expires_in": 7200, "token_lifetime": 3600, **_EVERY_LIMIT}
-
-        def issue(_: int) -> str:
-            grant = owner.post("grants/", terms)["id"]
-            return str(owner.post(f"grants/{grant}/tokens/", {})["token"])
-
+        grants = Grants(owner, instance.key(f"{upstream.url}/v1"), 0)
         with ThreadPoolExecutor(4) as pool:
-            return list(pool.map(issue, range(count)))
+            return list(pool.map(lambda _: grants.issue(**EVERY_LIMIT)[1], range(count)))
     finally:
         process.stop()
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import http.cookiejar
-import json
 import multiprocessing
 import secrets
 import socket
@@ -16,8 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +23,7 @@ from typing import Any
 import servers
 from databases import PostgreSQL, SQLite
 from ledger_rows import DAYS
+from owners import Owner
 from streams import Target
 
 PAUSE = 0.02  # seconds between two chunks
@@ -85,54 +82,6 @@ def watched(target: Target, seconds: float, act: Callable[[], None]) -> tuple[li
     return took, longest.value * 1e3
 
 
-# Owners
-
-
-class Owner:
-    """Signed in to the desk, and with a token for the API."""
-
-    def __init__(self, url: str, username: str, password: str) -> None:
-        self._url = url
-        self._token = ""
-        self._token = self.post("auth/token/", {"username": username, "password": password})["access"]
-        self._desk = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar := http.cookiejar.CookieJar()))
-        self._desk.open(f"{url}/admin/login/").read()
-        form = {"username": username, "password": password, "next": "/health"}
-        form["csrfmiddlewaretoken"] = next(str(cookie.value) for cookie in jar if cookie.name == "csrftoken")
-        self._desk.open(f"{url}/admin/login/", urllib.parse.urlencode(form).encode()).read()
-
-    def post(self, path: str, body: Any) -> Any:
-        """The API's answer."""
-        headers = {"content-type": "application/json"}
-        if self._token:
-            headers["authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(f"{self._url}/api/{path}", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-
-    def get(self, path: str) -> Any:
-        headers = {"authorization": f"Bearer {self._token}"}
-        return urllib.request.urlopen(urllib.request.Request(self._url + path, headers=headers))
-
-    def api(self, path: str) -> Callable[[], None]:
-        def act() -> None:
-            json.load(self.get(f"/api/{path}"))
-
-        return act
-
-    def desk(self, path: str) -> Callable[[], None]:
-        def act() -> None:
-            self._desk.open(f"{self._url}/admin/{path}").read()
-
-        return act
-
-    def export(self) -> None:
-        with self.get("/api/calls.csv") as answer:
-            lines = 0
-            while lines < EXPORTED and (data := answer.read(65536)):
-                lines += data.count(b"\n")
-
-
 def _rows(heavy: Owner, quiet: Owner) -> dict[str, Callable[[], None]]:
     """What is measured, in the server."""
     old = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=DAYS - 10)
@@ -163,7 +112,7 @@ def _rows(heavy: Owner, quiet: Owner) -> dict[str, Callable[[], None]]:
         "desk: calls": heavy.desk("grants/call/"),
         "desk: calls, estimated": heavy.desk("grants/call/?estimated=yes"),
         "desk: spending, 12 months": heavy.desk("grants/dailytotal/?period=year"),
-        f"export of {EXPORTED:,} calls": heavy.export,
+        f"export of {EXPORTED:,} calls": lambda: heavy.export(EXPORTED),
     }
 
 

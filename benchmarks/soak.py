@@ -22,7 +22,7 @@ from typing import Any
 
 import servers
 from databases import PostgreSQL, SQLite
-from ledger import Owner
+from owners import Owner
 from soak_load import Load
 from soak_samples import Probe, Sample
 from soak_verdicts import Found, Verdict, judge

@@ -9,13 +9,12 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import paced_sse
 import servers
 import streams
-from ledger import Owner
+from owners import Grants, Owner
 from soak_upstream import ERROR, SMALL
 
 PATH = "/proxy/v1/chat/completions"
@@ -24,15 +23,6 @@ _STREAM = 20  # chunks
 _ENDLESS = 100_000  # chunks: a stream that somebody ends
 _CUT_WITHIN = 5.0  # seconds from a revocation to the end of its streams
 _SIGN_IN_EVERY = 300.0  # seconds; an owner's token lives for 15 minutes
-_EVERY_LIMIT = {  # none is reached
-    "max_requests": 10**9,
-    "max_concurrency": 1000,
-    "max_cost": "1000000",
-    "max_cost_per_day": "900000",
-    "max_cost_per_call": "10",
-    "requests_per_minute": 60_000_000,
-    "tokens_per_minute": 60_000_000,
-}
 
 
 class Wrong(Exception):
@@ -103,30 +93,6 @@ class Open:
 
     def reset(self) -> None:
         self._writer.transport.abort()
-
-
-class Grants:
-    """Makes what the load needs through the owner's API."""
-
-    def __init__(self, owner: Owner, key: str, seconds: float) -> None:
-        self._owner = owner
-        self._terms = {"provider_key": key, "app_name": "Soak", "models": ["*"], "capabilities": ["chat"]}
-        self._terms |= {"expires_in": int(seconds) + 7200, "token_lifetime": int(seconds) + 3600}
-
-    def issue(self, **limits: Any) -> tuple[str, str, str]:
-        """A new grant: its id, a token of it, and that token's ``jti``."""
-        grant = self._owner.post("grants/", self._terms | limits)["id"]
-        answer = self._owner.post(f"grants/{grant}/tokens/", {})
-        return grant, answer["token"], answer["jti"]
-
-    def many(self, count: int) -> list[str]:
-        """Tokens of so many grants, every second one with every limit there is."""
-        with ThreadPoolExecutor(4) as pool:
-            return list(pool.map(lambda n: self.issue(**(_EVERY_LIMIT if n % 2 else {}))[1], range(count)))
-
-    def revoke(self, grant: str, jti: str = "") -> None:
-        """The grant, or only one token of it."""
-        self._owner.post(f"grants/{grant}/tokens/{jti}/revoke/" if jti else f"grants/{grant}/revoke/", {})
 
 
 class Load:

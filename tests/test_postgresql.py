@@ -233,8 +233,11 @@ class Lanes:
         return lent
 
     def hold(self) -> None:
+        """``foreign`` takes the row, and the first of its lane waits for it at the database."""
         self.foreign.execute("BEGIN")
         self.foreign.execute("UPDATE lanes SET n = n")
+        self.ask("first", RAISE, 1, "hot")
+        self.until_blocked()
 
     def ask(self, name: str, sql: str, number: int, lane: str | None = None) -> None:
         def work() -> None:
@@ -281,8 +284,6 @@ FAIL = "UPDATE lanes SET n = n + 1 / %(number)s RETURNING n, xmin::text"
 
 def test_those_who_want_one_row_wait_here_and_go_together(lanes: Lanes) -> None:
     lanes.hold()
-    lanes.ask("first", RAISE, 1, "hot")
-    lanes.until_blocked()
     for number in range(20):
         lanes.ask(f"later {number}", RAISE, 1, "hot")
     lanes.until_waiting("hot", 20)
@@ -296,9 +297,8 @@ def test_those_who_want_one_row_wait_here_and_go_together(lanes: Lanes) -> None:
 
 def test_a_row_that_somebody_holds_keeps_one_connection_and_all_others_go_on(lanes: Lanes) -> None:
     lanes.hold()
-    for number in range(10):
+    for number in range(9):
         lanes.ask(f"hot {number}", RAISE, 1, "hot")
-    lanes.until_blocked()
     others = ("one", "two", None)
     for lane in others:
         lanes.ask(str(lane), NEXT, 41, lane)
@@ -312,8 +312,6 @@ def test_who_waits_for_such_a_row_is_told_so_in_the_time_of_one(lanes: Lanes) ->
     """Not one after the other, each after a timeout of its own."""
     lanes.patience = 1
     lanes.hold()
-    lanes.ask("first", RAISE, 1, "hot")
-    lanes.until_blocked()
     began = time.monotonic()
     for number in range(50):
         lanes.ask(f"later {number}", RAISE, 1, "hot")
@@ -326,8 +324,6 @@ def test_who_waits_for_such_a_row_is_told_so_in_the_time_of_one(lanes: Lanes) ->
 
 def test_of_those_who_go_together_who_is_to_blame_fails_alone(lanes: Lanes) -> None:
     lanes.hold()
-    lanes.ask("first", RAISE, 1, "hot")
-    lanes.until_blocked()
     for number in range(5):
         lanes.ask(f"good {number}", RAISE, 1, "hot")
     lanes.ask("bad", FAIL, 0, "hot")
@@ -341,8 +337,6 @@ def test_of_those_who_go_together_who_is_to_blame_fails_alone(lanes: Lanes) -> N
 def test_where_the_connection_ends_nobody_who_went_is_run_again(lanes: Lanes) -> None:
     """It may have been committed. Who came later goes by a new one."""
     lanes.hold()
-    lanes.ask("first", RAISE, 1, "hot")
-    lanes.until_blocked()
     for number, (name, sql) in enumerate([("before", RAISE), ("sleeper", SLEEP), ("after", RAISE)], start=1):
         lanes.ask(name, sql, 1, "hot")
         lanes.until_waiting("hot", number)
