@@ -76,7 +76,7 @@ class KeyForm(DeskForm):
         label="API key",
         required=False,
         strip=True,
-        widget=forms.PasswordInput({"autocomplete": "off", "spellcheck": "false", "data-lpignore": "true"}),
+        widget=forms.PasswordInput({"autocomplete": "new-password", "spellcheck": "false", "data-lpignore": "true"}),
         help_text="Encrypted at once and never shown again, here or anywhere. Empty only for servers that need none.",
     )
     base_url = forms.CharField(
@@ -115,7 +115,7 @@ class KeyEditForm(DeskForm):
         label="New API key",
         required=False,
         strip=True,
-        widget=forms.PasswordInput({"autocomplete": "off", "spellcheck": "false", "data-lpignore": "true"}),
+        widget=forms.PasswordInput({"autocomplete": "new-password", "spellcheck": "false", "data-lpignore": "true"}),
         help_text="Empty keeps the one that is stored. A new one is used from the next call on; "
         "grants and tokens stay as they are.",
     )
