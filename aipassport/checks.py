@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Info, Tags, Warning, register
 
+from aipassport.environment import ca_bundle_problem
 from grants.crypto import parse_key
 
 _MADE_UP = re.compile(r"change.?me|example|insecure|password|secret|replace", re.IGNORECASE)
@@ -134,6 +135,15 @@ def logs_are_not_at_debug() -> Found:
         yield (
             "LOG_LEVEL is DEBUG: libraries log every query and connection, which costs time and tells a lot.",
             "Set LOG_LEVEL=INFO.",
+        )
+
+
+@deployment("W009", Tags.security)
+def the_ca_bundle_can_be_read() -> Found:
+    if problem := ca_bundle_problem(settings.AIPASSPORT_UPSTREAM_CA_BUNDLE):
+        yield (
+            f"AIPASSPORT_UPSTREAM_CA_BUNDLE: {problem}. Every call to a provider fails.",
+            "Name a file of certificates in PEM, or remove the variable to trust the usual authorities.",
         )
 
 

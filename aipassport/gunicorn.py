@@ -21,6 +21,7 @@ from typing import Any  # noqa: E402
 import gevent  # noqa: E402
 
 from aipassport import settings  # noqa: E402
+from aipassport.environment import in_url  # noqa: E402
 from aipassport.resolver import Resolver  # noqa: E402
 from proxy import metrics_folder  # noqa: E402
 
@@ -28,7 +29,7 @@ gevent.config.resolver = Resolver
 settings.DATABASES["default"].setdefault("OPTIONS", {}).update(settings.DATABASE_WHILE_SERVING)
 
 wsgi_app = "aipassport.wsgi:application"
-bind = f"{settings.HOST}:{settings.PORT}"
+bind = f"{in_url(settings.HOST)}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 worker_class = "aipassport.worker.Worker"
 worker_connections = 4000

@@ -11,33 +11,46 @@ from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import environ
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.core.exceptions import ImproperlyConfigured
-from django.templatetags.static import static
 
+from aipassport.environment import Env, ca_bundle_problem, in_url
 from aipassport.postgresql import options as postgresql
+from aipassport.theme import UNFOLD  # noqa: F401  django-unfold reads this setting
 from grants.crypto import parse_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = environ.Env()
+env = Env()
 env.read_env(BASE_DIR / ".env")  # never overwrites what the environment says
 
 # Where it is served
 
 DEBUG = env.bool("AIPASSPORT_DEBUG", default=False)
-HOST = env.str("HOST", default="127.0.0.1")
+HOST = env.str("HOST", default="127.0.0.1").strip("[]")
 PORT = env.int("PORT", default=8000)
+if PORT > 65535:
+    raise ImproperlyConfigured("PORT is at most 65535.")
 WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=2)
-AIPASSPORT_URL = env.str("AIPASSPORT_URL", default=f"http://{HOST}:{PORT}").rstrip("/")
-_url = urlsplit(AIPASSPORT_URL)
-if _url.scheme not in ("http", "https") or not _url.hostname or _url.query or _url.fragment:
+AIPASSPORT_URL = env.str("AIPASSPORT_URL", default=f"http://{in_url(HOST)}:{PORT}").rstrip("/")
+try:
+    _url = urlsplit(AIPASSPORT_URL)
+    _url_is_usable = _url.scheme in ("http", "https") and bool(_url.hostname) and (_url.port or 1) > 0
+except ValueError:
+    _url_is_usable = False
+if not _url_is_usable or _url.username is not None or _url.query or _url.fragment:
     raise ImproperlyConfigured("AIPASSPORT_URL reads like https://aipassport.example.")
+if _url.path:
+    raise ImproperlyConfigured(
+        f"AIPASSPORT_URL has a path ({_url.path}), and AIPassport is served at the root of its host only: "
+        "give it a host name of its own, such as https://aipassport.example."
+    )
+_host = in_url(_url.hostname or HOST)
 _LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
-ALLOWED_HOSTS = env.list("AIPASSPORT_ALLOWED_HOSTS", default=[_url.hostname or HOST, *_LOCAL_HOSTS])
+ALLOWED_HOSTS = env.list("AIPASSPORT_ALLOWED_HOSTS", default=[_host, *_LOCAL_HOSTS])
 CSRF_TRUSTED_ORIGINS = [f"{_url.scheme}://{_url.netloc}"]
+CSRF_FAILURE_VIEW = "aipassport.pages.csrf_failure"
 TRUST_PROXY = env.bool("AIPASSPORT_TRUST_PROXY", default=False)
 _https = _url.scheme == "https"
 
@@ -77,6 +90,8 @@ AIPASSPORT_AUDIENCE = f"{AIPASSPORT_URL}/proxy"
 AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = env.bool("AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS", default=False)
 AIPASSPORT_UPSTREAM_PROXY = env.str("AIPASSPORT_UPSTREAM_PROXY", default="")
 AIPASSPORT_UPSTREAM_CA_BUNDLE = env.str("AIPASSPORT_UPSTREAM_CA_BUNDLE", default="")
+if _problem := ca_bundle_problem(AIPASSPORT_UPSTREAM_CA_BUNDLE):
+    raise ImproperlyConfigured(f"AIPASSPORT_UPSTREAM_CA_BUNDLE: {_problem}.")
 AIPASSPORT_CONNECT_TIMEOUT = env.float("AIPASSPORT_CONNECT_TIMEOUT", default=10.0)
 AIPASSPORT_READ_TIMEOUT = env.float("AIPASSPORT_READ_TIMEOUT", default=600.0)
 AIPASSPORT_MAX_BODY_BYTES = env.int("AIPASSPORT_MAX_BODY_BYTES", default=32 * 1024 * 1024)
@@ -93,6 +108,8 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
         raise ImproperlyConfigured("AIPASSPORT_SQLITE_SYNCHRONOUS is FULL or NORMAL.")
     _database |= {
         "ENGINE": "aipassport.sqlite",
+        # A relative path would be another database in each working directory.
+        "NAME": _database["NAME"] if _database["NAME"] == ":memory:" else str(BASE_DIR / _database["NAME"]),
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={_synchronous};",
@@ -120,7 +137,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 _email_url = env.str("AIPASSPORT_EMAIL_URL", default="")
 AIPASSPORT_SENDS_EMAIL = bool(_email_url)
-_email = env.email_url_config(_email_url or "dummymail://")
+try:
+    _email = env.email_url_config(_email_url or "dummymail://")
+except (ValueError, KeyError, ImproperlyConfigured):
+    raise ImproperlyConfigured("AIPASSPORT_EMAIL_URL reads like smtp+tls://user:password@mail.example:587.") from None
 EMAIL_BACKEND, EMAIL_FILE_PATH = _email["EMAIL_BACKEND"], _email["EMAIL_FILE_PATH"]
 EMAIL_HOST, EMAIL_PORT = _email["EMAIL_HOST"], _email["EMAIL_PORT"] or 25
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _email["EMAIL_HOST_USER"] or "", _email["EMAIL_HOST_PASSWORD"] or ""
@@ -290,6 +310,9 @@ if AIPASSPORT_TRACES and (find_spec("opentelemetry") is None or find_spec("opent
 LOG_FORMAT = env.str("AIPASSPORT_LOG_FORMAT", default="line")
 if LOG_FORMAT not in ("line", "json"):
     raise ImproperlyConfigured("AIPASSPORT_LOG_FORMAT is line or json.")
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
+if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+    raise ImproperlyConfigured("LOG_LEVEL is DEBUG, INFO, WARNING, ERROR or CRITICAL.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -298,52 +321,11 @@ LOGGING = {
         "json": {"()": "aipassport.logs.JSONFormatter"},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     # urllib3 at DEBUG would log upstream paths; requests' own chatter helps nobody here; the pool tells of every loan
     "loggers": {
         "urllib3": {"level": "INFO"},
         "django.server": {"level": "INFO"},
         "psycopg.pool": {"level": "WARNING"},
-    },
-}
-
-# The desk
-
-UNFOLD = {
-    "SITE_TITLE": "AIPassport",
-    "SITE_HEADER": "AIPassport",
-    "SITE_SUBHEADER": "Delegated AI access",
-    "SITE_URL": None,
-    "SITE_ICON": lambda request: static("grants/icon.svg"),
-    "SITE_FAVICONS": [
-        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("grants/icon.svg")},
-    ],
-    "SHOW_HISTORY": False,
-    "SHOW_VIEW_ON_SITE": False,
-    "SHOW_LANGUAGES": False,
-    "BORDER_RADIUS": "8px",
-    "STYLES": [lambda request: static("grants/desk.css")],
-    "SCRIPTS": [lambda request: static("grants/desk.js")],
-    "DASHBOARD_CALLBACK": "grants.admin.dashboard.overview",
-    "COLORS": {
-        "primary": {
-            "50": "oklch(96.2% .018 272.314)",
-            "100": "oklch(93% .034 272.788)",
-            "200": "oklch(87% .065 274.039)",
-            "300": "oklch(78.5% .115 274.713)",
-            "400": "oklch(67.3% .182 276.935)",
-            "500": "oklch(58.5% .233 277.117)",
-            "600": "oklch(51.1% .262 276.966)",
-            "700": "oklch(45.7% .24 277.023)",
-            "800": "oklch(39.8% .195 277.366)",
-            "900": "oklch(35.9% .144 278.697)",
-            "950": "oklch(25.7% .09 281.288)",
-        },
-    },
-    "SIDEBAR": {
-        "show_search": False,
-        "command_search": False,
-        "show_all_applications": False,
-        "navigation": "grants.admin.navigation.navigation",
     },
 }

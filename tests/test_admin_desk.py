@@ -11,6 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from grants import tokens
+from grants.admin.forms import KeyEditForm, KeyForm
 from grants.models import Actor, AuditEvent, Grant, ProviderKey, SigningKey
 from grants.templatetags.desk import duration, elapsed, money, when
 
@@ -334,3 +335,17 @@ def test_money_is_dollars(text: str, value: int | None) -> None:
 def test_times_are_short() -> None:
     assert (elapsed(812_345), elapsed(3_400_000), elapsed(None)) == ("812 ms", "3.4 s", "—")
     assert when("2001-02-03T04:05:00+00:00") == when(981_173_100_000_000) == "3 Feb 2001, 04:05"
+
+
+def test_a_form_left_open_across_a_new_sign_in_ends_at_a_page_with_a_way_back() -> None:
+    answer = Client(enforce_csrf_checks=True).post("/admin/login/", {"username": "alice"}, HTTP_HOST="localhost")
+    page = answer.content.decode()
+    assert answer.status_code == 403
+    assert "This form is out of date" in page
+    assert 'href="/admin/login/"' in page
+    assert "CSRF" not in page
+
+
+def test_browsers_do_not_fill_the_account_password_into_a_field_for_a_provider_key() -> None:
+    for form in (KeyForm, KeyEditForm):
+        assert form.base_fields["secret"].widget.attrs["autocomplete"] == "new-password"

@@ -75,6 +75,7 @@ def test_nothing_is_said_of_a_good_deployment(deployment: Any) -> None:
         ("W007", {"AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS": True}),
         ("W008", {"LOGGING": log_level("DEBUG")}),
         ("W008", {"LOGGING": log_level("debug")}),
+        ("W009", {"AIPASSPORT_UPSTREAM_CA_BUNDLE": "/nonexistent/ca.pem"}),
         ("I001", {"HOST": "0.0.0.0"}),
         ("I002", {"AIPASSPORT_SENDS_EMAIL": False}),
     ],
