@@ -236,8 +236,13 @@ def _settle_sqlite(cursor: Any, values: dict[str, Any]) -> bool:
 
 def beat(worker: UUID) -> None:
     """Write the worker's heartbeat. Must have happened before its first admission."""
-    with connection.cursor() as cursor:
-        cursor.execute(statements.BEAT, {"id": db_uuid(worker), "now": time.time_ns() // 1000})
+    if POSTGRESQL:
+        with connection.cursor() as cursor:
+            cursor.execute(statements.BEAT, {"id": db_uuid(worker)})
+    else:  # the clock is read once the write lock is held
+        hot_path.commit(
+            lambda cursor: cursor.execute(statements.BEAT, {"id": db_uuid(worker), "now": time.time_ns() // 1000})
+        )
 
 
 def reap(*, lost_after: float) -> int:

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from .policy import POSTGRESQL
 
-NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)" if POSTGRESQL else "%(now)s"
-_DAY = "CAST(to_char(clock_timestamp() AT TIME ZONE %(zone)s, 'YYYYMMDD') AS integer)" if POSTGRESQL else "%(today)s"
+# PostgreSQL evaluates the subquery once, when the statement first needs it: one value, and usable with an index.
+_CLOCK = "CAST(extract(epoch FROM {}) * 1000000 AS bigint)"
+NOW = f"(SELECT {_CLOCK.format('clock_timestamp()')})" if POSTGRESQL else "%(now)s"
 _LEAST, _GREATEST = ("least", "greatest") if POSTGRESQL else ("min", "max")
 _NO_LIMIT = 2**63 - 1
+
+# The time of a statement that changes a counted row. On PostgreSQL the statement may wait for the row, and a clock read
+# before the wait would admit after the expiry and on the day before. So `l` locks the row, and `t` reads the clock from
+# `l`: the lock is taken when `l` is scanned, before any expression of `t` is evaluated. An expression in `l` itself
+# would be evaluated below the lock, and again only if the row was changed meanwhile. `t` is materialized, so that the
+# whole statement sees one value.
+_UNDER_LOCK = """l AS MATERIALIZED ({}),
+t AS MATERIALIZED (SELECT {} FROM (SELECT clock_timestamp() AS clock FROM l OFFSET 0) AS c)"""
+_ROW_NOW = "t.now" if POSTGRESQL else "%(now)s"
 
 # What counts today and this month: a day only grows, for clocks may disagree around midnight. Months are day / 100.
 _DAY_USED = "CASE WHEN t.day > a.day THEN 0 ELSE a.day_{0} END"
@@ -52,7 +62,7 @@ UPDATE grants_allowance AS a SET
     requests_clock = {_REQUESTS_CLOCK},
     tokens_clock = {_TOKENS_CLOCK},
     day = CASE WHEN t.day > a.day THEN t.day ELSE a.day END
-FROM (SELECT {NOW} AS now, {_DAY} AS day) AS t
+FROM {"t" if POSTGRESQL else "(SELECT %(now)s AS now, %(today)s AS day) AS t"}
 WHERE a.grant_id = %(grant)s AND a.revision = %(revision)s AND a.expires_at > t.now AND a.closed_at IS NULL
   AND (a.max_requests IS NULL OR a.requests < a.max_requests)
   AND (a.max_concurrency IS NULL OR a.in_flight < a.max_concurrency)
@@ -71,8 +81,13 @@ _CALL_VALUES = (
 )
 _OUT = f"last_reserved, tokens_refunded, {STANDING}"
 
+_LOCK_ROW = "SELECT 1 FROM grants_allowance WHERE grant_id = %(grant)s FOR NO KEY UPDATE"
+_NOW_AND_DAY = (
+    f"{_CLOCK.format('clock')} AS now, CAST(to_char(clock AT TIME ZONE %(zone)s, 'YYYYMMDD') AS integer) AS day"
+)
+
 PG_ADMIT = (
-    f"WITH a AS ({_ADMIT} t.now, {_OUT.replace(' day,', ' a.day,')}), "
+    f"WITH {_UNDER_LOCK.format(_LOCK_ROW, _NOW_AND_DAY)}, a AS ({_ADMIT} t.now, {_OUT.replace(' day,', ' a.day,')}), "
     f"c AS (INSERT INTO grants_call ({_CALL_COLUMNS}) "
     f"SELECT {_CALL_VALUES.format('now, last_reserved, day, tokens_clock + tokens_refunded')} FROM a) "
     "SELECT * FROM a"
@@ -96,15 +111,15 @@ _SAME_MONTH = "a.day / 100 = old.day / 100"
 # What was taken off the clock since moved its advance nearer.
 _SHARE = "old.tokens_advance * (old.tokens_reserved - %(used)s) / old.tokens_reserved"
 _OVER = "(old.tokens_advance * (%(used)s - old.tokens_reserved) + old.tokens_reserved - 1) / old.tokens_reserved"
-_LEFT = f"{_GREATEST}(0, {_LEAST}({_SHARE}, old.tokens_until - a.tokens_refunded - {NOW}))"
+_LEFT = f"{_GREATEST}(0, {_LEAST}({_SHARE}, old.tokens_until - a.tokens_refunded - {_ROW_NOW}))"
 _KNOWN = "old.tokens_reserved > 0 AND old.reaped_at IS NULL AND %(used)s >= 0"
 _REFUND = f"CASE WHEN {_KNOWN} AND %(used)s < old.tokens_reserved THEN {_LEFT} ELSE 0 END"
 _EXCESS = f"""CASE WHEN {_KNOWN} AND %(used)s > old.tokens_reserved
-        THEN {_GREATEST}(0, {NOW} - a.tokens_clock) + {_OVER} ELSE 0 END"""
+        THEN {_GREATEST}(0, {_ROW_NOW} - a.tokens_clock) + {_OVER} ELSE 0 END"""
 
 _SETTLE_CALL = f"""
 UPDATE grants_call AS c SET
-    finished_at = {NOW}, reaped_at = CASE WHEN %(reaping)s THEN {NOW} ELSE NULL END,
+    finished_at = {_ROW_NOW}, reaped_at = CASE WHEN %(reaping)s THEN {_ROW_NOW} ELSE NULL END,
     outcome = %(outcome)s, status = %(status)s, first_byte_us = %(first_byte_us)s, output_limit = %(output_limit)s,
     input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s, cached_tokens = %(cached_tokens)s,
     cost = {_COST.format("c")}, estimated = {_ESTIMATED.format("c")},
@@ -123,7 +138,7 @@ UPDATE grants_allowance AS a SET
     (tokens_clock, tokens_refunded) = (
         SELECT a.tokens_clock - refund + {_EXCESS}, a.tokens_refunded + refund FROM (SELECT {_REFUND} AS refund) AS r),
     closed_at = CASE WHEN old.reserved > 0 AND CAST(%(cost)s AS bigint) > old.reserved
-        THEN COALESCE(a.closed_at, {NOW}) ELSE a.closed_at END"""
+        THEN COALESCE(a.closed_at, {_ROW_NOW}) ELSE a.closed_at END"""
 
 _SUMS = "calls, requests, failed, estimated, input_tokens, output_tokens, cached_tokens, cost"
 # The reaper's settlement is a failed and estimated one.
@@ -145,10 +160,12 @@ ON CONFLICT (grant_id, day, model) DO UPDATE SET
 
 # PostgreSQL: one round trip; each part takes its lock because the next one reads from it. The id is said twice: from a
 # join alone the planner does not see that one partition is enough.
+_LOCK_OLDS_ROW = "SELECT 1 FROM grants_allowance AS r, old WHERE r.grant_id = old.grant_id FOR NO KEY UPDATE OF r"
 PG_SETTLE = (
     f"WITH old AS (SELECT * FROM grants_call WHERE id = %(id)s AND {_OPEN} FOR NO KEY UPDATE), "
-    f"c AS ({_SETTLE_CALL} FROM old WHERE c.id = %(id)s AND c.id = old.id RETURNING c.id), "
-    f"a AS ({_SETTLE_ALLOWANCE} FROM old, c WHERE a.grant_id = old.grant_id RETURNING a.grant_id) "
+    f"{_UNDER_LOCK.format(_LOCK_OLDS_ROW, _CLOCK.format('clock') + ' AS now')}, "
+    f"c AS ({_SETTLE_CALL} FROM old, t WHERE c.id = %(id)s AND c.id = old.id RETURNING c.id), "
+    f"a AS ({_SETTLE_ALLOWANCE} FROM old, c, t WHERE a.grant_id = old.grant_id RETURNING a.grant_id) "
     f"{_TOTALS.format('old, a')}"
 )
 # SQLite: the same in three, while the call is still as it was.
@@ -159,8 +176,8 @@ LITE_SETTLE = (
 )
 
 BEAT = (
-    f"INSERT INTO grants_worker (id, seen_at) VALUES (%(id)s, {NOW}) "
-    "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
+    f"INSERT INTO grants_worker (id, seen_at) VALUES (%(id)s, {NOW}) ON CONFLICT (id) DO UPDATE SET seen_at = "
+    f"{_CLOCK.format('clock_timestamp()') if POSTGRESQL else NOW}"  # PostgreSQL: evaluated under the row's lock
 )
 LOST = (
     "SELECT c.id FROM grants_call c WHERE c.finished_at IS NULL AND NOT EXISTS ("

@@ -249,9 +249,9 @@ class Grant(Requested):
         key.check_enabled()
         terms.check(self.row)
         terms.check_narrows(self.terms)
-        now = timezone.now()
-        expires_at = now + dt.timedelta(seconds=terms.valid_for or DEFAULT_VALID_FOR)
         with transaction.atomic():
+            now = self._lock()
+            expires_at = now + dt.timedelta(seconds=terms.valid_for or DEFAULT_VALID_FOR)
             won = self._decide(
                 approved_at=now, expires_at=expires_at, owner=key.owner, provider_key=key, **self._columns(terms)
             )
@@ -263,10 +263,20 @@ class Grant(Requested):
     def deny(self, by: Actor) -> bool:
         """Refuse a pending request. Says whether this call won."""
         with transaction.atomic():
-            won = self._decide(denied_at=timezone.now(), owner=by.user)
+            won = self._decide(denied_at=self._lock(), owner=by.user)
             if won:
                 AuditEvent.record(AuditEvent.Action.GRANT_DENIED, by, grant=self, app=self.app_name)
         return won
+
+    def _lock(self) -> dt.datetime:
+        """Lock the grant's row and its counted row. Returns the time, read once both are locked.
+
+        Whatever depends on the time comes after it: an UPDATE that compares a clock read before its wait would act on
+        a grant that has expired meanwhile. Must run in a transaction. On SQLite its BEGIN IMMEDIATE is the lock.
+        """
+        for rows in (Grant.objects.filter(pk=self.pk), Allowance.objects.filter(grant=self.pk)):
+            rows.order_by().select_for_update(no_key=True).values_list("pk").first()
+        return timezone.now()
 
     def _decide(self, **columns: Any) -> bool:
         """One conditional UPDATE: of two decisions, the second finds nothing pending."""
@@ -301,6 +311,7 @@ class Grant(Requested):
         if expires_at is not None:
             columns["expires_at"] = expires_at
         with transaction.atomic():
+            self._lock()
             won = Grant.objects.live().filter(pk=self.pk).update(**columns) == 1
             self.refresh_from_db()
             if won:
@@ -312,6 +323,7 @@ class Grant(Requested):
     def reopen(self, by: Actor) -> bool:
         """Let calls through again after one cost more than its bound. Says whether the grant was closed and live."""
         with transaction.atomic():
+            self._lock()
             live = Grant.objects.live().filter(pk=self.pk)
             rows = Allowance.objects.filter(grant__in=live, closed_at__isnull=False)
             won = rows.update(closed_at=None, revision=F("revision") + 1) == 1
@@ -323,8 +335,9 @@ class Grant(Requested):
     def revoke(self, by: Actor) -> bool:
         """End it, now: no call is admitted once this returns. Says whether this call won."""
         with transaction.atomic():
+            now = self._lock()
             rows = Grant.objects.filter(pk=self.pk, approved_at__isnull=False, revoked_at=None)
-            won = rows.update(revoked_at=timezone.now()) == 1
+            won = rows.update(revoked_at=now) == 1
             if won:
                 Allowance.objects.filter(grant=self).bump()
                 AuditEvent.record(AuditEvent.Action.GRANT_REVOKED, by, grant=self, app=self.app_name)

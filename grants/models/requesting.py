@@ -40,6 +40,9 @@ class Requested(models.Model):
     def deny(self, by: Actor) -> bool:
         raise NotImplementedError
 
+    def _lock(self) -> dt.datetime:
+        raise NotImplementedError
+
     def _begin_request(self, now: dt.datetime) -> str:
         """Make this a request that ends some time after ``now``; returns its secret. The caller saves."""
         letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(8))
@@ -59,8 +62,9 @@ class Requested(models.Model):
             ValidationError: the grant is not live.
         """
         secret = self._new_secret()
-        live = type(self).objects.live()  # type: ignore[attr-defined]
         with transaction.atomic():
+            self._lock()
+            live = type(self).objects.live()  # type: ignore[attr-defined]
             if live.filter(pk=self.pk).update(request_secret_hash=self.request_secret_hash) != 1:
                 raise ValidationError(f"The grant is {self.status}.", code=f"grant_{self.status}")
             AuditEvent.record(AuditEvent.Action.GRANT_SECRET_ROTATED, by, grant=self)  # type: ignore[arg-type]
