@@ -39,6 +39,11 @@ def day_of(date: dt.date) -> int:
     return date.year * 10_000 + date.month * 100 + date.day
 
 
+def two_days_after(day: int) -> int:
+    """The day two days after a ``yyyymmdd``."""
+    return day_of(date_of(day) + dt.timedelta(days=2))
+
+
 def date_of(day: int) -> dt.date:
     """What :func:`day_of` was given."""
     return dt.date(day // 10_000, day // 100 % 100, day % 100)

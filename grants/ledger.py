@@ -21,9 +21,10 @@ from uuid import UUID
 from django.db import DatabaseError, IntegrityError, connection
 from django.utils import timezone
 
-from . import refusals, statements
-from .clock import day_number, moment
+from . import corrections, refusals, statements
+from .clock import day_number, moment, two_days_after
 from .limits import TOKEN_BURST, Standing
+from .pace import release_connection
 from .policy import POSTGRESQL, Denied, Policy, db_uuid, hot_path
 from .refusals import Full, Stale
 from .terms import MAX_MONEY, MAX_RATE
@@ -135,7 +136,13 @@ def admit(policy: Policy, entry: Entry) -> Admission:
         if row is not None:
             now, reserved, _, *rest = row
             return Admission(reserved, Standing(now, *rest))
-        stands = standing(policy)
+        stands = _stands(policy)
+        today = day_number(moment(stands.now), policy.time_zone)
+        if corrections.needed(stands, policy.limits, today) or _ledger_is_ahead(policy, stands.day, today):
+            corrections.correct(policy.grant, database_clock)
+            release_connection()
+            continue
+        stands = stands.on(today)
         reason = refusals.reason(policy, stands, least=entry.least, tokens=entry.tokens)
         if reason is not None:
             raise reason
@@ -154,7 +161,7 @@ def _admit_sqlite(policy: Policy, values: dict[str, Any]) -> Any:
         rows = cursor.execute(statements.LITE_ADMIT, timed).fetchall()
         if not rows:
             return None
-        _, reserved, refunded, day, *_, tokens_clock = rows[0]
+        _, reserved, refunded, day, *_, tokens_clock, _ = rows[0]
         opened = {"reserved": reserved, "day": day, "tokens_until": tokens_clock + refunded}
         cursor.execute(statements.LITE_INSERT, timed | opened)
         return rows[0]
@@ -165,7 +172,13 @@ def _admit_sqlite(policy: Policy, values: dict[str, Any]) -> Any:
 def _clock(zone: str = "") -> dict[str, int]:
     """SQLite has no clock of its own."""
     now = time.time_ns() // 1000
-    return {"now": now, "today": day_number(moment(now), zone)}
+    today = day_number(moment(now), zone)
+    return {"now": now, "today": today, "last_day": two_days_after(today)}
+
+
+def database_clock() -> int:
+    """The time that the ledger goes by, in microseconds since the epoch."""
+    return int(hot_path.row(statements.CLOCK, {})[0]) if POSTGRESQL else time.time_ns() // 1000
 
 
 def standing(policy: Policy) -> Standing:
@@ -175,16 +188,29 @@ def standing(policy: Policy) -> Standing:
         Stale: the policy is not the newest; read it again.
         Denied: the grant has ended.
     """
-    values = {"grant": db_uuid(policy.grant), "now": time.time_ns() // 1000}
+    stands = _stands(policy)
+    return stands.on(day_number(moment(stands.now), policy.time_zone))
+
+
+def _stands(policy: Policy) -> Standing:
+    """The counted row as it is, whatever its day."""
+    values = {"grant": db_uuid(policy.grant), "now": 0}
     row = hot_path.row(statements.REVISION_AND_STANDING, values)
     if row is None or row[0] != policy.revision:
         raise Stale
     _, expires_at, closed_at, now, *rest = row
+    now = now if POSTGRESQL else time.time_ns() // 1000  # of a moment after the row was read
     if expires_at <= now:
         raise Denied("grant_expired", "This grant has expired.")
     if closed_at is not None:
         raise refusals.closed()
-    return Standing(now, *rest).on(day_number(moment(now), policy.time_zone))
+    return Standing(now, *rest)
+
+
+def _ledger_is_ahead(policy: Policy, day: int, today: int) -> bool:
+    """Whether the row goes on to a day that the ledger has calls of already."""
+    values = {"grant": db_uuid(policy.grant)}
+    return day < today and hot_path.row(statements.LEDGER_IS_AHEAD, values) is not None
 
 
 def settle(call: UUID, settlement: Settlement, *, grant: UUID | None = None, reaping: bool = False) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from .clock import microseconds, zone_info
+from .clock import microseconds, two_days_after, zone_info
 from .terms import LIMITS
 
 MINUTE = 60_000_000  # microseconds
@@ -75,11 +75,12 @@ class Standing(NamedTuple):
     month_reserved: int
     requests_clock: int
     tokens_clock: int
+    tokens_excess: int = 0
 
     def on(self, today: int) -> Standing:
-        """The same, seen on a later day: nothing of that is used yet."""
+        """The same, seen on a later day: nothing of that is used yet. Of a day too far ahead, all of it is used."""
         if today <= self.day:
-            return self
+            return self if self.day <= two_days_after(today) else self._replace(day=today)
         month = {} if today // 100 == self.day // 100 else {"month_spent": 0, "month_reserved": 0}
         return self._replace(day=today, day_spent=0, day_reserved=0, **month)
 

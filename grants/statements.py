@@ -24,6 +24,15 @@ t AS MATERIALIZED (SELECT {} FROM (SELECT clock_timestamp() AS clock FROM l OFFS
 _ROW_NOW = "t.now" if POSTGRESQL else "%(now)s"
 
 # What counts today and this month: a day only grows, for clocks may disagree around midnight. Months are day / 100.
+# Two kinds of rows are corrected before anything is counted on them (grants/corrections.py): those of a day more than
+# two days ahead, and those that go on to a new day while the ledger has calls of days after theirs, because the clock
+# went back. The ledger is asked once a day, by the first call.
+_LAST_DAY = "CAST(to_char(t.local + interval '2 days', 'YYYYMMDD') AS integer)" if POSTGRESQL else "%(last_day)s"
+_LEDGER_IS_AHEAD = """EXISTS (SELECT 1 FROM grants_dailytotal AS d WHERE d.grant_id = a.grant_id AND d.day > a.day)
+    OR a.in_flight > 0 AND EXISTS (
+      SELECT 1 FROM grants_call AS d WHERE d.finished_at IS NULL AND d.grant_id = a.grant_id AND d.day > a.day)"""
+_DAY_IS_RIGHT = f"""(a.day = t.day OR a.day > t.day AND a.day <= {_LAST_DAY}
+    OR a.day < t.day AND NOT ({_LEDGER_IS_AHEAD}))"""
 _DAY_USED = "CASE WHEN t.day > a.day THEN 0 ELSE a.day_{0} END"
 _MONTH_USED = "CASE WHEN t.day / 100 > a.day / 100 THEN 0 ELSE a.month_{0} END"
 
@@ -43,8 +52,16 @@ _TOKENS_CLOCK = f"{_GREATEST}(a.tokens_clock, t.now) + %(token_advance)s"
 # What an admission and a refusal tell of the row, in the order of limits.Standing.
 STANDING = (
     "day, requests, in_flight, spent, reserved, day_spent, day_reserved, month_spent, month_reserved, "
-    "requests_clock, tokens_clock"
+    "requests_clock, tokens_clock, tokens_excess"
 )
+
+_ALLOWED = f"""a.grant_id = %(grant)s AND a.revision = %(revision)s AND a.expires_at > t.now AND a.closed_at IS NULL
+  AND {_DAY_IS_RIGHT}
+  AND (a.max_requests IS NULL OR a.requests < a.max_requests)
+  AND (a.max_concurrency IS NULL OR a.in_flight < a.max_concurrency)
+  AND (%(request_advance)s = 0 OR {_REQUESTS_CLOCK} - t.now <= %(request_tolerance)s)
+  AND (%(token_advance)s = 0 OR {_TOKENS_CLOCK} - t.now <= %(token_tolerance)s)
+  AND {_ROOM} >= %(least)s"""
 
 # Rates are GCRA: the clock runs ahead of the time by what was admitted, and may do so by the tolerance at most.
 # Their parameters were computed from limits of this very revision.
@@ -61,14 +78,10 @@ UPDATE grants_allowance AS a SET
     month_reserved = {_MONTH_USED.format("reserved")} + {_ROOM},
     requests_clock = {_REQUESTS_CLOCK},
     tokens_clock = {_TOKENS_CLOCK},
+    tokens_excess = CASE WHEN %(token_advance)s = 0 THEN a.tokens_excess ELSE 0 END,
     day = CASE WHEN t.day > a.day THEN t.day ELSE a.day END
 FROM {"t" if POSTGRESQL else "(SELECT %(now)s AS now, %(today)s AS day) AS t"}
-WHERE a.grant_id = %(grant)s AND a.revision = %(revision)s AND a.expires_at > t.now AND a.closed_at IS NULL
-  AND (a.max_requests IS NULL OR a.requests < a.max_requests)
-  AND (a.max_concurrency IS NULL OR a.in_flight < a.max_concurrency)
-  AND (%(request_advance)s = 0 OR {_REQUESTS_CLOCK} - t.now <= %(request_tolerance)s)
-  AND (%(token_advance)s = 0 OR {_TOKENS_CLOCK} - t.now <= %(token_tolerance)s)
-  AND {_ROOM} >= %(least)s
+WHERE {_ALLOWED}
 RETURNING """
 
 _CALL_COLUMNS = (
@@ -81,13 +94,17 @@ _CALL_VALUES = (
 )
 _OUT = f"last_reserved, tokens_refunded, {STANDING}"
 
-_LOCK_ROW = "SELECT 1 FROM grants_allowance WHERE grant_id = %(grant)s FOR NO KEY UPDATE"
-_NOW_AND_DAY = (
-    f"{_CLOCK.format('clock')} AS now, CAST(to_char(clock AT TIME ZONE %(zone)s, 'YYYYMMDD') AS integer) AS day"
+_TIMES = (
+    f"{_CLOCK.format('clock')} AS now, CAST(to_char(clock AT TIME ZONE %(zone)s, 'YYYYMMDD') AS integer) AS day, "
+    "clock AT TIME ZONE %(zone)s AS local"
 )
+# What is refused at the first look neither waits for the row nor writes a lock into it.
+_LOCK_ROW = f"""SELECT 1
+    FROM grants_allowance AS a, (SELECT {_TIMES} FROM (SELECT clock_timestamp() AS clock OFFSET 0) AS c OFFSET 0) AS t
+    WHERE {_ALLOWED} FOR NO KEY UPDATE OF a"""
 
 PG_ADMIT = (
-    f"WITH {_UNDER_LOCK.format(_LOCK_ROW, _NOW_AND_DAY)}, a AS ({_ADMIT} t.now, {_OUT.replace(' day,', ' a.day,')}), "
+    f"WITH {_UNDER_LOCK.format(_LOCK_ROW, _TIMES)}, a AS ({_ADMIT} t.now, {_OUT.replace(' day,', ' a.day,')}), "
     f"c AS (INSERT INTO grants_call ({_CALL_COLUMNS}) "
     f"SELECT {_CALL_VALUES.format('now, last_reserved, day, tokens_clock + tokens_refunded')} FROM a) "
     "SELECT * FROM a"
@@ -137,6 +154,7 @@ UPDATE grants_allowance AS a SET
     day_requests = a.day_requests - {_COUNTED.format(" OR a.day <> old.day")},
     (tokens_clock, tokens_refunded) = (
         SELECT a.tokens_clock - refund + {_EXCESS}, a.tokens_refunded + refund FROM (SELECT {_REFUND} AS refund) AS r),
+    tokens_excess = a.tokens_excess + CASE WHEN {_KNOWN} AND %(used)s > old.tokens_reserved THEN {_OVER} ELSE 0 END,
     closed_at = CASE WHEN old.reserved > 0 AND CAST(%(cost)s AS bigint) > old.reserved
         THEN COALESCE(a.closed_at, {_ROW_NOW}) ELSE a.closed_at END"""
 
@@ -202,3 +220,5 @@ OUTSTANDING = "SELECT count(*), COALESCE(sum(reserved), 0) FROM grants_call WHER
 REVISION_AND_STANDING = (
     f"SELECT revision, expires_at, closed_at, {NOW}, {STANDING} FROM grants_allowance WHERE grant_id = %(grant)s"
 )
+LEDGER_IS_AHEAD = f"SELECT 1 FROM grants_allowance AS a WHERE a.grant_id = %(grant)s AND ({_LEDGER_IS_AHEAD})"
+CLOCK = f"SELECT {NOW}"

@@ -10,6 +10,7 @@ import pytest
 from django.db.models import F, Sum
 
 from grants import ledger, policy, tokens
+from grants.clock import two_days_after
 from grants.ledger import Entry, Settlement
 from grants.models import Actor, Allowance, Call, Grant, Worker
 
@@ -165,16 +166,21 @@ def test_taken_away_names_the_open_calls_of_a_revoked_grant_and_of_a_revoked_tok
     assert list(ledger.taken_away(uuid.uuid4())) == []
 
 
-def test_a_new_day_begins_at_zero_and_never_goes_back(grant: Grant, claims: tokens.Claims) -> None:
+def test_a_new_day_begins_at_zero_and_goes_back_only_from_an_impossible_one(
+    grant: Grant, claims: tokens.Claims
+) -> None:
     yesterday = admit(claims)
     Allowance.objects.update(day=20200101)
     Call.objects.update(day=20200101)
     admit(claims)
     ledger.settle(yesterday, Settlement("ok", cost=5))
     assert_counters_equal_the_ledger(grant)
-    Allowance.objects.update(day=29990101, day_requests=7, day_spent=0)
-    assert Call.objects.get(pk=admit(claims)).day == 29990101
-    assert Allowance.objects.get().day_requests == 8
+    today = Allowance.objects.get().day
+    ahead = two_days_after(today)
+    for day, kept in ((ahead, ahead), (29990101, today)):
+        Allowance.objects.update(day=day, day_requests=7, day_spent=0)
+        assert Call.objects.get(pk=admit(claims)).day == kept
+        assert Allowance.objects.get().day_requests == 8
 
 
 def test_a_call_that_its_own_worker_does_not_know_is_settled_at_its_bound(grant: Grant, claims: tokens.Claims) -> None:

@@ -40,11 +40,14 @@ class Allowance(models.Model):
     expiry and the revision by :class:`Grant`'s methods through ``update()``.
 
     Times in microseconds since the epoch; ``expires_at`` is 0 while nothing is granted. Money in nano-dollars (1e-9
-    USD). ``day``: yyyymmdd, in ``time_zone`` (the owner's), of the newest admission; only grows. What begins with
-    ``day_`` and ``month_`` belongs to that day and its month.
+    USD). ``day``: yyyymmdd, in ``time_zone`` (the owner's), of the newest admission; it only grows within two days
+    of today, and a row that is further away is corrected (``grants/corrections.py``). What begins with ``day_`` and
+    ``month_`` belongs to that day and its month.
 
     ``requests_clock`` and ``tokens_clock``: when everything that was admitted would have been let through at the
-    rate's even pace (GCRA). ``tokens_refunded``: all that ever was taken off ``tokens_clock`` again. ``last_reserved``:
+    rate's even pace (GCRA). ``tokens_refunded``: all that ever was taken off ``tokens_clock`` again.
+    ``tokens_excess``: by how many microseconds calls moved it that used more tokens than they had reserved, since the
+    newest admission under a token rate. ``last_reserved``:
     the bound of the newest admission. ``closed_at``: a call cost more than its bound; nothing is admitted until the
     owner reopens the grant.
     """
@@ -76,6 +79,7 @@ class Allowance(models.Model):
     requests_clock = models.BigIntegerField(default=0)
     tokens_clock = models.BigIntegerField(default=0)
     tokens_refunded = models.BigIntegerField(default=0)
+    tokens_excess = models.BigIntegerField(default=0, db_default=0)
     last_reserved = models.BigIntegerField(default=0)
     closed_at = models.BigIntegerField(null=True)
 

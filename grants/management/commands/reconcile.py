@@ -9,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 from grants import money
 from grants.management.base import DataCommand, one_grant
 from grants.models import Grant
-from grants.reconciliation import Difference, account, repair
+from grants.reconciliation import Difference, account, put_right, repair
 
 _ATTEMPTS = 5
 
@@ -57,7 +57,11 @@ def _all() -> Iterable[UUID]:
 
 def _repaired(grant: UUID) -> bool:
     """Whether it is right now. Tried again where the grant's terms, or the day, changed meanwhile."""
-    return any(repair(account(grant)) for _ in range(_ATTEMPTS))
+    for _ in range(_ATTEMPTS):
+        put_right(grant)
+        if repair(account(grant)):
+            return True
+    return False
 
 
 def _told(found: Difference) -> dict[str, Any]:
