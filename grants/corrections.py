@@ -75,7 +75,7 @@ def correct(grant: UUID, clock: Callable[[], int]) -> bool:
 
 def _is_behind(row: Allowance, today: int) -> bool:
     """Whether the ledger has calls of days after the row's, because the clock went back: today's may be among them."""
-    if row.day >= today:
+    if not 0 < row.day < today:
         return False
     later = Call.objects.open().filter(grant=row.pk, day__gt=row.day)
     return DailyTotal.objects.filter(grant=row.pk, day__gt=row.day).exists() or (row.in_flight > 0 and later.exists())

@@ -136,13 +136,7 @@ def admit(policy: Policy, entry: Entry) -> Admission:
         if row is not None:
             now, reserved, _, *rest = row
             return Admission(reserved, Standing(now, *rest))
-        stands = _stands(policy)
-        today = day_number(moment(stands.now), policy.time_zone)
-        if corrections.needed(stands, policy.limits, today) or _ledger_is_ahead(policy, stands.day, today):
-            corrections.correct(policy.grant, database_clock)
-            release_connection()
-            continue
-        stands = stands.on(today)
+        stands = standing(policy)
         reason = refusals.reason(policy, stands, least=entry.least, tokens=entry.tokens)
         if reason is not None:
             raise reason
@@ -182,14 +176,20 @@ def database_clock() -> int:
 
 
 def standing(policy: Policy) -> Standing:
-    """How the grant stands, where no admission has told it.
+    """How the grant stands, where no admission has told it. Corrects what a wrong clock left in its row.
 
     Raises:
         Stale: the policy is not the newest; read it again.
         Denied: the grant has ended.
     """
     stands = _stands(policy)
-    return stands.on(day_number(moment(stands.now), policy.time_zone))
+    today = day_number(moment(stands.now), policy.time_zone)
+    if corrections.needed(stands, policy.limits, today) or _ledger_is_ahead(policy, stands.day, today):
+        corrections.correct(policy.grant, database_clock)
+        release_connection()
+        stands = _stands(policy)
+        today = day_number(moment(stands.now), policy.time_zone)
+    return stands.on(today)
 
 
 def _stands(policy: Policy) -> Standing:
@@ -210,7 +210,7 @@ def _stands(policy: Policy) -> Standing:
 def _ledger_is_ahead(policy: Policy, day: int, today: int) -> bool:
     """Whether the row goes on to a day that the ledger has calls of already."""
     values = {"grant": db_uuid(policy.grant)}
-    return day < today and hot_path.row(statements.LEDGER_IS_AHEAD, values) is not None
+    return 0 < day < today and hot_path.row(statements.LEDGER_IS_AHEAD, values) is not None
 
 
 def settle(call: UUID, settlement: Settlement, *, grant: UUID | None = None, reaping: bool = False) -> bool:

@@ -31,7 +31,7 @@ _LAST_DAY = "CAST(to_char(t.local + interval '2 days', 'YYYYMMDD') AS integer)" 
 _LEDGER_IS_AHEAD = """EXISTS (SELECT 1 FROM grants_dailytotal AS d WHERE d.grant_id = a.grant_id AND d.day > a.day)
     OR a.in_flight > 0 AND EXISTS (
       SELECT 1 FROM grants_call AS d WHERE d.finished_at IS NULL AND d.grant_id = a.grant_id AND d.day > a.day)"""
-_DAY_IS_RIGHT = f"""(a.day = t.day OR a.day > t.day AND a.day <= {_LAST_DAY}
+_DAY_IS_RIGHT = f"""(a.day = t.day OR a.day = 0 OR a.day > t.day AND a.day <= {_LAST_DAY}
     OR a.day < t.day AND NOT ({_LEDGER_IS_AHEAD}))"""
 _DAY_USED = "CASE WHEN t.day > a.day THEN 0 ELSE a.day_{0} END"
 _MONTH_USED = "CASE WHEN t.day / 100 > a.day / 100 THEN 0 ELSE a.month_{0} END"
