@@ -98,8 +98,8 @@ def _counted_on(today: int, row: Allowance, last: int) -> dict[str, int]:
             found["day_spent"] += cost
         if day // 100 == today // 100 or kept:
             found["month_spent"] += cost
-    opened = Call.objects.open().order_by().values_list("grant", "day", "counted", "reserved")
-    for day, counted, reserved in [call[1:] for call in opened if call[0] == row.pk]:
+    opened = Call.objects.open().filter(grant=row.pk).order_by().values_list("day", "counted", "reserved")
+    for day, counted, reserved in opened:
         kept = ahead and day > last
         if day == today or kept:
             found["day_requests"] += counted
