@@ -20,11 +20,14 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
-from aipassport import settings  # noqa: E402
+from aipassport import output, settings  # noqa: E402
 from aipassport.environment import in_url  # noqa: E402
+from aipassport.logs import JSONFormatter  # noqa: E402
 from aipassport.resolver import Resolver  # noqa: E402
 from proxy import metrics_folder  # noqa: E402
 
+_formatter = JSONFormatter() if settings.LOG_FORMAT == "json" else logging.Formatter(settings.LOG_LINE)
+output.install(_formatter)  # before any logger keeps a reference to sys.stderr
 gevent.config.resolver = Resolver
 settings.DATABASES["default"].setdefault("OPTIONS", {}).update(settings.DATABASE_WHILE_SERVING)
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
+from aipassport import output
 from grants import ledger
 from grants.models import Notice
 from grants.pace import release_connection
@@ -47,6 +48,7 @@ GAUGES = {
 }
 COUNTERS = {
     "aipassport_reaped_calls": "Calls settled for workers that fell silent.",
+    "aipassport_log_lines_dropped": "Log lines that could not be written in time.",
     **(_POSTGRESQL_COUNTERS if POSTGRESQL else _SQLITE_COUNTERS),
 }
 OF_DATABASE = {
@@ -86,7 +88,10 @@ def _database_standing() -> dict[str, float]:
 
 def so_far() -> dict[str, float]:
     """What this worker has counted since it began, for each of :data:`COUNTERS`."""
-    counted: dict[str, float] = {"aipassport_reaped_calls": watch.reaped}
+    counted: dict[str, float] = {
+        "aipassport_reaped_calls": watch.reaped,
+        "aipassport_log_lines_dropped": output.dropped(),
+    }
     if not POSTGRESQL:
         return counted | {"aipassport_sqlite_commits": hot_path.commits, "aipassport_sqlite_jobs": hot_path.jobs}
     pool, turns = _pool_stats(), hot_path.turns
