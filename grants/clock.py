@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from django.utils import timezone
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+YEARS = range(1900, 9000)  # of dates from outside: those beside them could not be converted between time zones
 _MICROSECOND = dt.timedelta(microseconds=1)
 
 
@@ -22,6 +23,12 @@ def microseconds(moment: dt.datetime) -> int:
 def moment(microseconds: int) -> dt.datetime:
     """What :func:`microseconds` was given."""
     return _EPOCH + microseconds * _MICROSECOND
+
+
+def check_year(date: dt.date) -> None:
+    """Raise a :class:`ValueError` for a date from outside that no calculation here is made for."""
+    if date.year not in YEARS:
+        raise ValueError(f"The year is between {YEARS[0]} and {YEARS[-1]}.")
 
 
 def zone_info(name: str) -> dt.tzinfo:

@@ -20,6 +20,9 @@ from django.conf import settings
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from grants.addresses import is_public
 
 from . import multipart
 from .dialects.base import UpstreamCall
@@ -43,27 +46,60 @@ _ANSWER_HEADERS = (
 )
 
 
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that is given out; is_global knows some of the rest as public
-
 _local = threading.local()  # .exchange: the one that this greenlet is sending
 
 
 class PrivateAddress(urllib3.exceptions.HTTPError):
-    """The provider's name led to an address that is not on the public internet."""
+    """The provider's name leads to no address on the public internet."""
 
 
 class _Guarded:
-    """Checks whom a new socket is really connected to, before a byte is sent: a name may resolve anew each time.
+    """Connects to public addresses only. A private one is not even tried: the error must not tell whether its port is
+    open. The name is resolved once, so that what was checked is what is connected to.
 
     Head and body of a request go out together where the body is small: one packet instead of two.
     """
 
+    _dns_host: str  # urllib3's: where it connects to
     _head: bytes | None = None  # held back until the body comes
 
     def _new_conn(self) -> Any:
-        sock = super()._new_conn()  # type: ignore[misc]
+        if settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS:
+            return super()._new_conn()  # type: ignore[misc]
+        name = self._dns_host
+        failed: urllib3.exceptions.HTTPError = PrivateAddress()
+        try:
+            for address in self._public_addresses():
+                self._dns_host = address
+                try:
+                    return self._checked(super()._new_conn())  # type: ignore[misc]
+                except urllib3.exceptions.HTTPError as error:
+                    failed = error
+        finally:
+            self._dns_host = name  # also what TLS expects in the certificate
+        raise failed
+
+    def _public_addresses(self) -> list[str]:
+        """The addresses of the host that are on the public internet.
+
+        A name that does not exist is treated as a private one: an error must not tell which internal names exist.
+        """
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)  # type: ignore[attr-defined]
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "name resolution timed out") from error
+        except OSError as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+                return []
+            raise NewConnectionError(self, "name resolution failed") from error  # type: ignore[arg-type]
+        addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+        return [text for text in addresses if is_public(ipaddress.ip_address(text.partition("%")[0]))]
+
+    @staticmethod
+    def _checked(sock: Any) -> Any:
+        """The peer decides in the end, before a byte is sent."""
         peer = ipaddress.ip_address(sock.getpeername()[0].partition("%")[0])
-        if not (settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS or _is_public(peer)):
+        if not is_public(peer):
             sock.close()
             raise PrivateAddress
         return sock
@@ -91,19 +127,6 @@ class _Guarded:
             super().send(self._head)  # type: ignore[misc]
         self._head = None
         super().send(data)  # type: ignore[misc]
-
-
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is on the public internet, also behind its IPv6 spelling (mapped, 6to4, NAT64)."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return inner.is_global
-        if address not in _GLOBAL_UNICAST:
-            return False
-    return address.is_global and not address.is_multicast
 
 
 class _GuardedHTTP(_Guarded, HTTPConnection):
@@ -309,7 +332,7 @@ def _translated(error: Exception, *, sent: bool = True) -> RelayError:
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(error, PrivateAddress):
         return UpstreamFailed(
-            "The provider's address is not on the public internet, and this broker does not allow that.",
+            "The provider's name leads to no address on the public internet, and this broker allows no other.",
             code="upstream_address_refused",
             connected=False,
         )

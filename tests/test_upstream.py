@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 import responses
+import urllib3
 
 from proxy import upstream
 from proxy.dialects.base import FilePart, Form, UpstreamCall
@@ -76,34 +77,98 @@ def test_foreign_errors_are_translated_once_and_their_words_stay_here(
     assert CANARY not in repr(caught.value)
 
 
+def refusal(url: str) -> tuple[type, str, int, str, bool]:
+    """What is told of a call to ``url``."""
+    with pytest.raises(UpstreamFailed) as caught:
+        send(url)
+    error = caught.value
+    return type(error), error.code, error.status, error.message, error.connected
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
-def test_a_private_address_is_refused_before_a_byte_is_sent(settings: Any, host: str) -> None:
+def test_a_private_address_is_refused_alike_whether_its_port_is_open_or_closed(settings: Any, host: str) -> None:
+    """No connection is even tried: its error, or the time that it takes, would tell."""
     settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False
     family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
     with socket.socket(family) as listener:
         listener.bind((host.strip("[]"), 0))
         listener.listen()
-        listener.settimeout(2)
-        with pytest.raises(UpstreamFailed) as caught:
-            send(f"http://{host}:{listener.getsockname()[1]}")
-        assert caught.value.code == "upstream_address_refused"
-        accepted, _ = listener.accept()
-        accepted.settimeout(2)
-        assert accepted.recv(1) == b""
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        while_open = refusal(url)
+        listener.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    assert while_open == refusal(url)
+    assert while_open[1:3] == ("upstream_address_refused", 502)
 
 
-def test_a_name_that_resolves_to_a_private_address_is_refused(settings: Any, monkeypatch: Any) -> None:
-    """DNS rebinding: whatever the name said before, the connected peer decides."""
+def test_a_name_that_does_not_exist_is_refused_as_one_that_is_private(settings: Any, monkeypatch: Any) -> None:
+    """Else anybody with a key could ask which internal names exist."""
+    settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False
+
+    def lookup(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host == "vault.corp.example":
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 1))]
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    assert refusal("https://vault.corp.example") == refusal("https://missing.corp.example")
+
+
+@pytest.mark.parametrize("port", ["open", "closed"])
+def test_a_name_that_resolves_anew_while_it_is_connected_to_tells_nothing(
+    settings: Any, monkeypatch: Any, port: str
+) -> None:
+    """DNS rebinding: what was checked is what is connected to, and the peer is checked again."""
+    settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False
+    looked_up = []
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if port == "open":
+            listener.listen()
+        number = listener.getsockname()[1]
+
+        def lookup(host: str, *args: Any, **kwargs: Any) -> Any:
+            looked_up.append(host)
+            found = "127.0.0.1" if len(looked_up) > 1 and host == "api.rebind.example" else host
+            found = "192.0.2.1" if len(looked_up) == 1 else found
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (found, number))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        # 192.0.2.1 is for documentation; here it is taken for public, and stands for a host that does not answer.
+        monkeypatch.setattr(upstream, "is_public", lambda address: str(address) == "192.0.2.1")
+        settings.AIPASSPORT_CONNECT_TIMEOUT = 0.5
+        with pytest.raises((UpstreamFailed, UpstreamTimeout)):
+            send(f"http://api.rebind.example:{number}")
+        listener.settimeout(0.1)
+        if port == "open":
+            with pytest.raises(TimeoutError):
+                listener.accept()
+    assert looked_up == ["api.rebind.example", "192.0.2.1"], "the name is looked up once"
+
+
+def test_the_connected_peer_is_checked_as_well(settings: Any, monkeypatch: Any) -> None:
+    """A route, or a translation on the way, may lead elsewhere than the address says."""
     settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answer)
-        with pytest.raises(UpstreamFailed) as caught:
-            send(f"http://api.rebind.example:{port}")
-    assert caught.value.code == "upstream_address_refused"
+        monkeypatch.setattr(upstream._Guarded, "_public_addresses", lambda self: ["127.0.0.1"])
+        assert refusal(f"http://api.example:{port}")[1] == "upstream_address_refused"
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.settimeout(2)
+            assert accepted.recv(1) == b""
+
+
+def test_the_name_stays_what_tls_expects_in_the_certificate(settings: Any, monkeypatch: Any) -> None:
+    settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False
+    connection = upstream._GuardedHTTPS("api.example", 1, timeout=1)
+    monkeypatch.setattr(upstream._Guarded, "_public_addresses", lambda self: ["127.0.0.1", "::1"])
+    with pytest.raises(urllib3.exceptions.NewConnectionError):
+        connection._new_conn()
+    assert connection.host == "api.example"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +182,8 @@ def test_a_name_that_resolves_to_a_private_address_is_refused(settings: Any, mon
         ("224.0.0.1", False),
         ("::ffff:10.0.0.1", False),
         ("::ffff:8.8.8.8", True),
+        ("::ffff:224.0.0.1", False),
+        ("::127.0.0.1", False),
         ("fd00::1", False),
         ("fe80::1", False),
         ("64:ff9b::a00:1", False),
@@ -127,7 +194,7 @@ def test_a_name_that_resolves_to_a_private_address_is_refused(settings: Any, mon
 def test_which_addresses_are_public(address: str, public: bool) -> None:
     import ipaddress
 
-    assert upstream._is_public(ipaddress.ip_address(address)) is public
+    assert upstream.is_public(ipaddress.ip_address(address)) is public
 
 
 def test_an_address_is_no_name_and_waits_for_no_other_lookup() -> None:

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from unfold.contrib.filters.admin import DropdownFilter, TextFilter
 from unfold.contrib.filters.forms import RangeDateForm
 
-from ..clock import day_number, day_of
+from ..clock import check_year, day_number, day_of
 from ..models import Call, Preferences
 from ..search import Search
 from .filters import OutcomeFilter, OwnGrantFilter
@@ -143,9 +143,15 @@ def _days(told: Mapping[str, str], user: Any) -> tuple[int | None, int | None]:
     Raises:
         ValueError, KeyError: no days.
     """
-    first, last = (day_of(dt.date.fromisoformat(told[name])) if name in told else None for name in PERIOD)
+    first, last = (_day(told[name]) if name in told else None for name in PERIOD)
     if "day" in told:
         back = dt.timedelta(days=_DAYS[told["day"]])
         day = day_number(dt.datetime.now(dt.UTC) - back, Preferences.of(user).time_zone)
         first = day if first is None else max(first, day)
     return first, last
+
+
+def _day(text: str) -> int:
+    date = dt.date.fromisoformat(text)
+    check_year(date)
+    return day_of(date)

@@ -11,6 +11,7 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.utils import timezone
 
+from ..clock import check_year
 from ..models import Grant, ProviderKey
 from ..prices import MAX_MARGIN
 from ..providers import CAPABILITY_LABELS, PROVIDERS, Capability
@@ -197,6 +198,15 @@ class TermsForm(DeskForm):
 
     def clean_default_output_tokens(self) -> int:
         return self.cleaned_data["default_output_tokens"] or DEFAULT_OUTPUT_TOKENS
+
+    def clean_expires_at(self) -> dt.datetime | None:
+        ends: dt.datetime | None = self.cleaned_data["expires_at"]
+        if ends is not None:
+            try:
+                check_year(ends)
+            except ValueError as error:
+                raise ValidationError(str(error)) from error
+        return ends
 
     def clean(self) -> dict[str, Any]:
         values = self.cleaned_data

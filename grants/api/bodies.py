@@ -20,7 +20,7 @@ from ..terms import (
     PATTERN,
     Terms,
 )
-from .fields import Dollars, Id, Prices, Strict, Text, Whole
+from .fields import Dollars, Id, Moment, Prices, Strict, Text, Whole
 
 PROVIDER_CHOICES = [(row.id, row.label) for row in PROVIDERS.values()]
 CAPABILITY_CHOICES = [item.value for item in Capability]
@@ -136,7 +136,7 @@ class ChangeBody(TermsBody):
     """New terms; what is not named stays."""
 
     expires_in = Whole(required=False, min_value=1, max_value=MAX_VALID_FOR, help_text="Seconds from now.")
-    expires_at = serializers.DateTimeField(required=False, help_text="Instead of expires_in.")
+    expires_at = Moment(required=False, help_text="Instead of expires_in.")
 
     def validate(self, attrs: Any) -> Any:
         if "expires_in" in attrs and "expires_at" in attrs:

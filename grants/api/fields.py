@@ -11,7 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from .. import money
-from ..clock import moment
+from ..clock import check_year, moment
 from ..prices import MAX_ROWS, UNITS
 from ..terms import PATTERN
 
@@ -116,7 +116,14 @@ class Id(serializers.UUIDField):
 
 @extend_schema_field(OpenApiTypes.DATETIME)
 class Moment(serializers.DateTimeField):
-    """The ledger's microseconds, as every other time of the API."""
+    """The ledger's microseconds, as every other time of the API. In: a time that every time zone can tell."""
+
+    def enforce_timezone(self, value: dt.datetime) -> Any:
+        try:
+            check_year(value)
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from error
+        return super().enforce_timezone(value)
 
     def to_representation(self, value: int | dt.datetime) -> Any:
         return super().to_representation(moment(value) if isinstance(value, int) else value)

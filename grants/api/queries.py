@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from ..clock import day_of
+from ..clock import check_year, day_of
 from ..models import Call
 from ..search import Search
 from ..spending import COLUMNS
@@ -20,7 +20,12 @@ class Day(serializers.DateField):
     """A date, as the ledger's ``yyyymmdd``."""
 
     def to_internal_value(self, value: Any) -> Any:
-        return day_of(super().to_internal_value(value))
+        date = super().to_internal_value(value)
+        try:
+            check_year(date)
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from error
+        return day_of(date)
 
 
 class Period(Strict):

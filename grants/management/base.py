@@ -17,15 +17,19 @@ from grants.terms import DAY, HOUR
 
 BY_COMMAND = Actor("command")
 
+_LONGEST = 36_500 * DAY  # a moment that long ago still has a date
 _UNITS = {"s": 1, "m": 60, "h": HOUR, "d": DAY, "": 1}
 
 
 def duration(text: str) -> int:
     """``90s``, ``30m``, ``24h``, ``7d`` or plain seconds, as seconds (an argparse type)."""
     match = re.fullmatch(r"(\d{1,9})([smhd]?)", text)
-    if match is None or int(match[1]) == 0:
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if seconds == 0:
         raise argparse.ArgumentTypeError(f"not a duration: {text!r} (such as 90s, 30m, 24h, 7d)")
-    return int(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST:
+        raise argparse.ArgumentTypeError(f"too long: {text!r} (at most {_LONGEST // DAY}d)")
+    return seconds
 
 
 def names(text: str) -> tuple[str, ...]:

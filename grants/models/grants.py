@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -16,6 +15,7 @@ from django.utils import timezone
 
 from ..clock import microseconds
 from ..providers import PROVIDERS, Provider, choices
+from ..shown_text import name_problem, text_problem, web_page_problem
 from ..terms import DAY, DEFAULT_OUTPUT_TOKENS, DEFAULT_VALID_FOR, HOUR, LIMITS, MAX_VALID_FOR, Terms
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
@@ -28,15 +28,15 @@ MAX_PENDING_REQUESTS = 1000
 
 
 def _one_line(text: str) -> None:
-    """What an owner reads before consenting holds no control or direction-changing characters."""
-    if not text.isprintable():
-        raise ValidationError("One line of printable characters.")
+    """What an owner reads before consenting. (A migration names this function.)"""
+    if problem := text_problem(text):
+        raise ValidationError(problem)
 
 
-def _web_page(url: str) -> None:
-    """A link that an owner may click: a web page, and no user name that could pass for a host."""
-    if urlsplit(url).scheme not in ("http", "https") or "@" in urlsplit(url).netloc:
-        raise ValidationError({"app_url": "Begins with https:// or http:// and names a host, nobody's user name."})
+def _check_labels(app_name: str, app_url: str) -> None:
+    problems = {"app_name": name_problem(app_name), "app_url": web_page_problem(app_url) if app_url else None}
+    if errors := {name: problem for name, problem in problems.items() if problem}:
+        raise ValidationError(errors)
 
 
 class GrantQuerySet(db.QuerySet["Grant"]):
@@ -208,8 +208,7 @@ class Grant(Requested):
         grant = cls(provider=provider, app_name=app_name.strip(), app_url=app_url, reason=reason)
         grant._take(terms)
         grant.clean_fields(exclude={field.name for field in cls._meta.fields} - {"app_name", "app_url", "reason"})
-        if app_url:
-            _web_page(app_url)
+        _check_labels(grant.app_name, app_url)
         return grant
 
     def _take(self, terms: Terms) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,9 @@ from django.utils import timezone
 
 from .. import crypto
 from .. import prices as price_rows
+from ..addresses import may_be_public_host
 from ..providers import PROVIDERS, Provider, choices
+from ..shown_text import name_problem
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
 
@@ -134,6 +135,8 @@ class ProviderKey(models.Model):
         if self.provider not in PROVIDERS:
             return
         self.base_url = normal_base_url(self.base_url, self.row)
+        if self.label and (problem := name_problem(self.label)):
+            raise ValidationError({"label": problem})
         if not isinstance(self.extra_fields, list) or not all(isinstance(name, str) for name in self.extra_fields):
             raise ValidationError({"extra_fields": "A list of field names."})
         for name, check in (("prices", price_rows.validate), ("margin", price_rows.validate_margin)):
@@ -269,7 +272,7 @@ def url_problem(url: str) -> str | None:
         return None
     if parts.scheme != "https":
         return "Plain HTTP only where AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS is set."
-    if is_private_host(parts.hostname):
+    if not may_be_public_host(parts.hostname):
         return "A private address only where AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS is set."
     return None
 
@@ -277,13 +280,3 @@ def url_problem(url: str) -> str | None:
 def _plain(url: str) -> bool:
     """Printable ASCII without spaces; ``urlsplit`` looks past line breaks and tabs."""
     return url.isascii() and url.isprintable() and " " not in url
-
-
-def is_private_host(host: str) -> bool:
-    """Whether ``host`` is, as written, an address that is not on the public internet (or ``localhost``)."""
-    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
-        return True
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return False
