@@ -164,6 +164,13 @@ class TestAtEveryEntrance:
         answer = owner(alice).patch(f"/api/provider-keys/{key.pk}/", {"label": text})
         assert (answer.status, list(answer.body["error"]["fields"])) == (400, ["label"])
 
+    def test_a_right_to_left_name_cannot_move_what_stands_beside_it(self, alice: Any, client: Any) -> None:
+        assert anyone().post("/api/grant-requests/", ask(app_name="מחברת", reason="סיבה")).status == 201
+        client.force_login(alice)
+        page = client.get(f"/consent/{Grant.objects.get().pk}/").content.decode()
+        assert "<bdi>מחברת</bdi>" in page
+        assert "<bdi>סיבה</bdi>" in page
+
 
 # Dates
 

@@ -220,42 +220,40 @@ def test_one_owners_dead_webhook_does_not_keep_anothers_notices(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
-def test_a_private_address_gets_not_a_byte(alice: Any, by: Actor, settings: Any, host: str) -> None:
-    """The address of the connection decides, whatever the URL was when it was saved."""
+def test_a_private_address_is_not_connected_to(alice: Any, by: Actor, settings: Any, host: str) -> None:
+    """The address decides when a webhook is sent, whatever the URL was when it was saved."""
     family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
     with socket.socket(family) as listener:
         listener.bind((host.strip("[]").replace("localhost", "127.0.0.1"), 0))
         listener.listen()
-        listener.settimeout(2)
+        listener.settimeout(0.2)
         settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = True
         url = f"http://{host}:{listener.getsockname()[1]}/"
         Preferences.of(alice).change(by=by, webhook_url=url)
         settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False
         notices.send_test(alice)
         courier.deliver()
-        accepted, _ = listener.accept()
-        accepted.settimeout(2)
-        assert accepted.recv(1) == b""
+        with pytest.raises(TimeoutError):
+            listener.accept()
     assert Notice.objects.get().state == "trying again"
 
 
-def test_a_name_that_leads_to_a_private_address_gets_not_a_byte(
+def test_a_name_that_leads_to_a_private_address_is_not_connected_to(
     alice: Any, by: Actor, settings: Any, monkeypatch: Any
 ) -> None:
     settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        listener.settimeout(2)
+        listener.settimeout(0.2)
         port = listener.getsockname()[1]
         Preferences.of(alice).change(by=by, webhook_url=f"https://hooks.rebind.example:{port}/")
         answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answer)
         notices.send_test(alice)
         courier.deliver()
-        accepted, _ = listener.accept()
-        accepted.settimeout(2)
-        assert accepted.recv(1) == b""
+        with pytest.raises(TimeoutError):
+            listener.accept()
 
 
 def test_what_failed_tells_nothing_of_the_network_behind(
