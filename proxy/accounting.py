@@ -17,7 +17,7 @@ from grants.limits import Standing
 from grants.policy import Policy
 from grants.tokens import Claims
 
-from . import telemetry
+from . import price_lists, telemetry
 from .dialects.base import UpstreamCall
 from .exceptions import Unavailable
 from .pricing import metering
@@ -115,6 +115,7 @@ class OpenCall:
         result = ending.observer.result() if ending.observer is not None else None
         if self.call.flavor == "none" or (result is None and self._did_nothing(ending)):
             return settlement
+        price_lists.ensure(self.policy.price_list)
         usage = metering.meter(
             self.policy.provider,
             self.call,
@@ -124,6 +125,7 @@ class OpenCall:
             margin=self.policy.margin,
             limit=self.limit,
             strict=self.policy.limits.money,
+            price_list=self.policy.price_list,
         )
         cost = usage.cost
         if result is None and self.policy.limits.money and self._is_unknown(ending):
@@ -166,6 +168,7 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, c
     call_id = uuid7()
     for _ in range(_ATTEMPTS):
         policy.check(call.models, call.capabilities)
+        price_lists.ensure(policy.price_list)
         asked = reservation(policy, call)
         try:
             admission = ledger.admit(policy, _entry(call_id, claims, call, asked))

@@ -68,4 +68,11 @@ def _bound(policy: Policy, call: UpstreamCall) -> Bound:
     limits = policy.limits
     if not limits.money:
         return bounds.tokens_bound(policy.provider, call)
-    return bounds.bound(policy.provider, call, policy.prices, policy.margin, max_cost_per_call=limits.max_cost_per_call)
+    return bounds.bound(
+        policy.provider,
+        call,
+        policy.prices,
+        policy.margin,
+        max_cost_per_call=limits.max_cost_per_call,
+        price_list=policy.price_list,
+    )

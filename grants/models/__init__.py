@@ -5,6 +5,7 @@ from .grants import Grant
 from .keys import KeyUse, ProviderKey
 from .notices import Notice
 from .preferences import Preferences
+from .price_lists import PriceList
 from .throttle import RateWindow
 from .tokens import RevokedToken, SigningKey
 from .totals import DailyTotal
@@ -19,6 +20,7 @@ __all__ = [
     "KeyUse",
     "Notice",
     "Preferences",
+    "PriceList",
     "ProviderKey",
     "RateWindow",
     "RevokedToken",

@@ -66,6 +66,7 @@ class AuditEvent(models.Model):
         ENCRYPTION_ROTATED = "encryption.rotated"
         OWNER_DISABLED = "owner.disabled"
         PREFERENCES_CHANGED = "preferences.changed"
+        PRICES_UPDATED = "prices.updated"
 
     at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=40, choices=Action.choices)

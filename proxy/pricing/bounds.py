@@ -20,6 +20,7 @@ from ..exceptions import NotGranted
 from .ceilings import Ceiling, ceiling
 from .counting import LEAST_SECONDS
 from .inputs import Inputs, inputs, seconds, writes
+from .lists import INSTALLED
 from .tariffs import is_free, own_tariff
 
 FLOOR = 64  # tokens: an output limit is never lowered below this; what is cut shorter is of no use to anybody
@@ -58,11 +59,19 @@ class Bound(NamedTuple):
         return self.input_tokens + (limit or 0) * self.candidates
 
 
-def bound(provider: Provider, call: UpstreamCall, prices: str, margin: int, *, max_cost_per_call: int | None) -> Bound:
+def bound(
+    provider: Provider,
+    call: UpstreamCall,
+    prices: str,
+    margin: int,
+    *,
+    max_cost_per_call: int | None,
+    price_list: int = INSTALLED,
+) -> Bound:
     """What ``call`` can cost at most.
 
     ``prices``: the key's own rows (JSON), before the bundled table. ``margin``: percent on top of every price.
-    ``max_cost_per_call``: nano-dollars; the bound of calls that nothing else bounds.
+    ``max_cost_per_call``: nano-dollars; the bound of calls that nothing else bounds. ``price_list``: its number.
 
     Raises:
         NotGranted: ``price_unknown``: no price of a unit that it needs; ``cost_unbounded``: nothing bounds it.
@@ -72,7 +81,7 @@ def bound(provider: Provider, call: UpstreamCall, prices: str, margin: int, *, m
     if is_free(provider, call.flavor, found[0] if found else None):
         return _of(call, _ZERO, _ZERO, used)
     demand = call.demand
-    rates = ceiling(provider, call.model, demand.tier, prices, cached=demand.cached)
+    rates = ceiling(provider, call.model, demand.tier, prices, cached=demand.cached, price_list=price_list)
     if rates is None:
         tier = f" in the tier '{demand.tier}'" if demand.tier else ""
         raise _price_unknown(provider, call, f"calls of {_shown(call)}{tier}")

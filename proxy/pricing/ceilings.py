@@ -15,6 +15,7 @@ from genai_prices import types as library
 
 from grants.providers import PROVIDERS, Provider
 
+from .lists import INSTALLED
 from .tariffs import DIMENSIONS, NO_DEARER, PICTURES, Context, Tariff, at_minute, find, is_known, own_tariff
 
 _HOUR = 3600
@@ -67,17 +68,19 @@ class Ceiling:
         return next(rates for start, rates in self.steps if input_tokens > start or start == 0)
 
 
-def ceiling(provider: Provider, model: str, tier: str, prices: str, *, cached: bool) -> Ceiling | None:
+def ceiling(
+    provider: Provider, model: str, tier: str, prices: str, *, cached: bool, price_list: int = INSTALLED
+) -> Ceiling | None:
     """``None`` where the price is not known.
 
     ``tier``: what the call names beyond the standard one. ``prices``: the owner's rows, which have no tiers.
-    ``cached``: the input may be written into a cache.
+    ``cached``: the input may be written into a cache. ``price_list``: its number.
     """
     if own_tariff(prices, model, provider):
         return _own(prices, model, provider.id, cached) if tier in NO_DEARER else None
     if provider.prices is None or not 0 < len(model) <= 256:
         return None
-    return _listed(provider.prices, model, tier, cached, int(time.time() // _HOUR))
+    return _listed(provider.prices, model, tier, cached, int(time.time() // _HOUR), price_list)
 
 
 @lru_cache(maxsize=2048)
@@ -87,16 +90,19 @@ def _own(prices: str, model: str, provider_id: str, cached: bool) -> Ceiling | N
 
 
 @lru_cache(maxsize=4096)
-def _listed(prices_id: str, model: str, tier: str, cached: bool, hour: int) -> Ceiling | None:
-    found = find(prices_id, model)
-    if found is None:
+def _listed(prices_id: str, model: str, tier: str, cached: bool, hour: int, price_list: int) -> Ceiling | None:
+    found = find(prices_id, model, price_list)
+    if not found:
         return None
-    row = found[0]
-    flat = isinstance(row.prices, library.ModelPrice) and not row.price_variants
+    flat = all(isinstance(row.prices, library.ModelPrice) and not row.price_variants for row, _ in found)
     moments = range(hour * _HOUR, hour * _HOUR + (1 if flat else _HOUR + _LONGEST), _STEP)
-    asked = _contexts(prices_id, [name for name in _TIERS if is_known(prices_id, found, name, tier)], tier)
-    tariffs = {at_minute(prices_id, model, context, moment // 60) for context in asked for moment in moments}
-    return _highest([tariff for tariff in tariffs if tariff], cached) if asked else None
+    known = [name for name in _TIERS if any(is_known(prices_id, row, name, tier) for row in found)]
+    tariffs = {
+        at_minute(prices_id, model, context, moment // 60, price_list)
+        for context in _contexts(prices_id, known, tier)
+        for moment in moments
+    }
+    return _highest([tariff for tariff in tariffs if tariff], cached) if known else None
 
 
 def _contexts(prices_id: str, names: list[str], tier: str) -> list[Context]:

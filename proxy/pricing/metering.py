@@ -18,6 +18,7 @@ from grants.providers import Provider
 from ..dialects.base import UpstreamCall, Usage
 from .counting import LEAST_SECONDS, context, reported, tools
 from .inputs import inputs, seconds, thinks_unseen, writes
+from .lists import INSTALLED
 from .tariffs import PICTURES, Counts, Tariff, is_free, listed, own_tariff
 
 _READ = frozenset(
@@ -38,6 +39,7 @@ class _Asked(NamedTuple):
     margin: int
     limit: int | None  # for each candidate
     strict: bool
+    price_list: int
 
     @property
     def most(self) -> int | None:
@@ -72,6 +74,7 @@ def meter(
     margin: int = 0,
     limit: int | None = None,
     strict: bool = False,
+    price_list: int = INSTALLED,
 ) -> Usage:
     """What a call used and cost.
 
@@ -83,12 +86,13 @@ def meter(
     ``limit``: the output limit that the call went out with, where that is lower than the one it asked for.
     ``strict``: money is limited: text that nobody counted is a token a byte, as in the bound. An app can write, and
     make a model write, what really is, and leave before the report.
+    ``price_list``: the number of the list that the call's bound came from.
 
     Never raises, whatever ``result`` holds.
     """
     if call.flavor == "none":
         return Usage(cost=0)
-    asked = _Asked(provider, call, prices, margin, call.demand.limit if limit is None else limit, strict)
+    asked = _Asked(provider, call, prices, margin, call.demand.limit if limit is None else limit, strict, price_list)
     result = result if isinstance(result, dict) else {}
     parts = [_part(asked, part) for part in _parts(result)]
     counted = [part for part in parts if part is not None]
@@ -173,7 +177,7 @@ def _priced(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> Decimal
         return _by(asked, found[1], counts)
     priced = context(result)
     for name in (result.get("model") or result.get("modelVersion"), asked.call.model):
-        tariff = listed(asked.provider, name, priced) if isinstance(name, str) else None
+        tariff = listed(asked.provider, name, priced, asked.price_list) if isinstance(name, str) else None
         if tariff is not None and (cost := _by(asked, tariff, counts)) is not None:
             return cost
     return None

@@ -1,29 +1,31 @@
-"""What a model costs, unit by unit: an owner's own prices first, then the tables that genai-prices bundles.
+"""What a model costs, unit by unit: an owner's own prices first, then the price list of the call (:mod:`.lists`).
 
-Pure: no database, no HTTP, no settings. The library's tables say which model costs what, from when on, at which hour
+Pure: no database, no HTTP, no settings. The tables, in the format of genai-prices, say which model costs what, from when on, at which hour
 and in which service tier; the arithmetic is done here on rates that are kept per model, because the library checks its
 tables anew for every call, which takes a fifth of the time of a whole relayed call. The tests hold both results
 against each other.
 
-All rates are nano-dollars (1e-9 USD) for one unit. A rate of zero in the bundled tables is no price: tts-1, asked for a
+All rates are nano-dollars (1e-9 USD) for one unit. A rate of zero in a price list is no price: tts-1, asked for a
 price of tokens, would answer $0. Only an owner says "free".
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 from genai_prices import types as library
-from genai_prices.data import providers as _TABLE
 from genai_prices.data_units import unit_data as _UNITS
 
 from grants import prices as own
 from grants.providers import Provider
+
+from . import lists
+from .lists import INSTALLED, Found
 
 Counts = dict[str, int]  # by the usage keys of genai-prices, and PICTURES
 Context = tuple[tuple[str, str], ...]  # what in a call or its answer changes the price: name, value
@@ -64,7 +66,8 @@ _FREE_ROUTES = frozenset({("openai", "moderations")})  # OpenAI bills no moderat
 # Windows that are round numbers in the providers' own documents.
 _MEANT = {"openai": (128_000, 200_000, 272_000, 400_000, 1_050_000), "anthropic": (200_000,)}
 
-_BY_ID = {provider.id: provider for provider in _TABLE}
+UnitRate = tuple[Decimal, tuple[tuple[int, Decimal], ...]]  # the base, and the tiers with the highest start first
+Units = Mapping[str, UnitRate]  # by usage key
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class Tariff:
         return (start for rate in self.rates for start, _ in rate.tiers)
 
 
-def _tariff(units: Mapping[str, tuple[Decimal, tuple[tuple[int, Decimal], ...]]], *, audio: bool, free: bool) -> Tariff:
+def _tariff(units: Units, *, audio: bool, free: bool) -> Tariff:
     keys = sorted(units, key=lambda key: -len(DIMENSIONS[key]))
     rates = []
     for place, key in enumerate(keys):
@@ -171,14 +174,12 @@ def own_tariff(prices: str, model: str, provider: Provider) -> tuple[own.PriceRo
 
 
 @lru_cache(maxsize=2048)
-def find(prices_id: str, name: str) -> tuple[library.ModelInfo, bool] | None:
-    """The table's row for a model, and whether it is this provider's own: another one's tiers and window do not hold.
+def find(prices_id: str, name: str, price_list: int = INSTALLED) -> tuple[Found, ...]:
+    """The rows of a price list for a model (:func:`.lists.models`).
 
     Misses are remembered as well: each walks every pattern of the provider.
     """
-    provider = _BY_ID[prices_id]
-    model = provider.find_model(name.lower().removeprefix("models/"), all_providers=_TABLE)
-    return None if model is None else (model, any(model is row for row in provider.models))
+    return lists.models(lists.tables(price_list), prices_id, name)
 
 
 def window(provider: Provider, model: str) -> int | None:
@@ -186,28 +187,39 @@ def window(provider: Provider, model: str) -> int | None:
 
     The table rounds: 1,000,000 stands for the 1,048,576 of Gemini and the 1,047,576 of gpt-4.1.
     """
-    found = find(provider.prices, model) if provider.prices and 0 < len(model) <= 256 else None
-    known = found[0].context_window if found and found[1] else None
+    found = find(provider.prices, model) if provider.prices and 0 < len(model) <= 256 else ()
+    known = next((row.context_window for row, is_own in found if is_own), None)
     if not known or known % 1000 or (provider.id in _MEANT and known in _MEANT[provider.id]):
         return known
     return known // 1000 * 1024 if known % 10**6 else known // 10**6 * 2**20
 
 
-def listed(provider: Provider, name: str, context: Context = ()) -> Tariff | None:
-    """What a model costs just now by the bundled table; ``None`` where that is not known."""
+def listed(provider: Provider, name: str, context: Context = (), price_list: int = INSTALLED) -> Tariff | None:
+    """What a model costs just now by a price list; ``None`` where that is not known."""
     if provider.prices is None or not 0 < len(name) <= 256:
         return None
-    return at_minute(provider.prices, name, context, int(time.time() // 60))
+    return at_minute(provider.prices, name, context, int(time.time() // 60), price_list)
 
 
 @lru_cache(maxsize=2048)
-def at_minute(prices_id: str, name: str, context: Context, minute: int) -> Tariff | None:
+def at_minute(prices_id: str, name: str, context: Context, minute: int, price_list: int = INSTALLED) -> Tariff | None:
     """By the minute of Unix time: prices change at dates, and some with the hour of the day."""
-    found = find(prices_id, name)
-    if found is None or not all(is_known(prices_id, found, *pair) for pair in context):
-        return None
-    model, is_own = found
-    price = model.get_prices(datetime.fromtimestamp(minute * 60, UTC), dict(context) if is_own else None)
+    units = units_at(prices_id, find(prices_id, name, price_list), context, minute)
+    return None if units is None else _tariff(units, audio=prices_id not in _ONE_RATE, free=False)
+
+
+def units_at(prices_id: str, found: Iterable[Found], context: Context, minute: int) -> Units | None:
+    """The rates of the rows that price a model: of each unit the highest; ``None`` where no row knows a price."""
+    known = [
+        _units(row, is_own, context, minute)
+        for row, is_own in found
+        if all(is_known(prices_id, (row, is_own), *pair) for pair in context)
+    ]
+    return reduce(_highest, known) if known else None
+
+
+def _units(row: library.ModelInfo, is_own: bool, context: Context, minute: int) -> Units:
+    price = row.get_prices(datetime.fromtimestamp(minute * 60, UTC), dict(context) if is_own else None)
     factor = _REGIONS.get(dict(context).get("inference_geo", ""), Decimal(1))
     units = {}
     for usage_key, unit in _UNITS.items():
@@ -215,10 +227,40 @@ def at_minute(prices_id: str, name: str, context: Context, minute: int) -> Tarif
             nanos = factor * 10**9 / unit["per"]
             tiers = tuple((tier.start, tier.price * nanos) for tier in reversed(getattr(rate, "tiers", ())))
             units[usage_key] = (getattr(rate, "base", rate) * nanos, tiers)
-    return _tariff(units, audio=prices_id not in _ONE_RATE, free=False)
+    return units
 
 
-def is_known(prices_id: str, found: tuple[library.ModelInfo, bool], name: str, value: str) -> bool:
+def _highest(one: Units, other: Units) -> Units:
+    """Of each unit the higher rate. A unit without a rate of its own costs what the unit that includes it costs."""
+    keys = {**one, **other}
+    return {key: _higher(implied(one, key), implied(other, key)) for key in keys}
+
+
+def _higher(one: UnitRate | None, other: UnitRate | None) -> UnitRate:
+    if one is None or other is None:
+        return one or other or (Decimal(0), ())
+    starts = sorted({start for rate in (one, other) for start, _ in rate[1]}, reverse=True)
+    tiers = tuple((start, max(rate_above(one, start), rate_above(other, start))) for start in starts)
+    return max(one[0], other[0]), tiers
+
+
+def rate_above(rate: UnitRate, start: int) -> Decimal:
+    """The rate of a call with more than ``start`` input tokens, and no more than the next tier asks for."""
+    return next((price for at, price in rate[1] if start >= at), rate[0])
+
+
+def implied(units: Units, key: str) -> UnitRate | None:
+    """What ``key`` is charged at: its own rate, or the highest of the nearest units that include it."""
+    if key in units:
+        return units[key]
+    within = DIMENSIONS[key].items()
+    including = [other for other in units if DIMENSIONS[other].items() < within]
+    nearest = max((len(DIMENSIONS[other]) for other in including), default=0)
+    rates = [units[other] for other in including if len(DIMENSIONS[other]) == nearest]
+    return reduce(_higher, rates) if rates else None
+
+
+def is_known(prices_id: str, found: Found, name: str, value: str) -> bool:
     """Whether the price of a tier is known, or surely no higher than the standard one."""
     if value in NO_DEARER or (prices_id, name, value) in _ALSO_NO_DEARER:
         return True
