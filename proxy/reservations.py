@@ -10,6 +10,7 @@ from grants.policy import Policy
 from .dialects.base import UpstreamCall
 from .pricing import bounds
 from .pricing.bounds import FLOOR, Bound
+from .pricing.unpriced import PriceUnknown
 
 
 class Reservation(NamedTuple):
@@ -68,11 +69,14 @@ def _bound(policy: Policy, call: UpstreamCall) -> Bound:
     limits = policy.limits
     if not limits.money:
         return bounds.tokens_bound(policy.provider, call)
-    return bounds.bound(
-        policy.provider,
-        call,
-        policy.prices,
-        policy.margin,
-        max_cost_per_call=limits.max_cost_per_call,
-        price_list=policy.price_list,
-    )
+    try:
+        return bounds.bound(
+            policy.provider,
+            call,
+            policy.prices,
+            policy.margin,
+            max_cost_per_call=limits.max_cost_per_call,
+            price_list=policy.price_list,
+        )
+    except PriceUnknown as error:
+        raise error.of_grant(policy.grant) from None

@@ -38,6 +38,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         items = [
             _item("Users", "group", "auth_user_changelist"),
             _item("Signing keys", "encrypted", "grants_signingkey_changelist"),
+            _item("Price lists", "sell", "grants_pricelist_changelist"),
         ]
         groups.append({"title": "House", "separator": True, "items": items})
     mine = _item("Preferences", "tune", "grants_preferences_changelist")

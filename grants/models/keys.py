@@ -199,6 +199,19 @@ class ProviderKey(models.Model):
             Allowance.objects.filter(grant__provider_key=self).bump()
             AuditEvent.record(AuditEvent.Action.KEY_CHANGED, by, key=self, **changed)
 
+    def set_prices(self, rows: Sequence[Mapping[str, Any]], by: Actor) -> None:
+        """Put price rows before the others. A row for the same models is replaced. In force with the next call.
+
+        Raises:
+            ValidationError: keyed by field; nothing is changed then.
+        """
+        named = {row["models"] for row in rows}
+        with transaction.atomic():
+            key = ProviderKey.objects.select_for_update().get(pk=self.pk)
+            kept = [row for row in key.prices if row["models"] not in named]
+            key.change(label=key.label, extra_fields=key.extra_fields, prices=[*rows, *kept], margin=key.margin, by=by)
+        self.refresh_from_db()
+
     def replace_secret(self, secret: str, by: Actor) -> None:
         """Another secret for the same account: the next call goes out with it, grants and tokens stay in force.
 

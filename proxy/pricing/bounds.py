@@ -22,6 +22,7 @@ from .counting import LEAST_SECONDS
 from .inputs import Inputs, inputs, seconds, writes
 from .lists import INSTALLED
 from .tariffs import is_free, own_tariff
+from .unpriced import PriceUnknown
 
 FLOOR = 64  # tokens: an output limit is never lowered below this; what is cut shorter is of no use to anybody
 
@@ -74,7 +75,7 @@ def bound(
     ``max_cost_per_call``: nano-dollars; the bound of calls that nothing else bounds. ``price_list``: its number.
 
     Raises:
-        NotGranted: ``price_unknown``: no price of a unit that it needs; ``cost_unbounded``: nothing bounds it.
+        PriceUnknown, NotGranted: ``price_unknown``: no price of a unit that it needs; ``cost_unbounded``: nothing bounds it.
     """
     used = inputs(provider, call)
     found = own_tariff(prices, call.model, provider)
@@ -84,9 +85,9 @@ def bound(
     rates = ceiling(provider, call.model, demand.tier, prices, cached=demand.cached, price_list=price_list)
     if rates is None:
         tier = f" in the tier '{demand.tier}'" if demand.tier else ""
-        raise _price_unknown(provider, call, f"calls of {_shown(call)}{tier}")
+        raise PriceUnknown(provider, call, f"calls of {_shown(call)}{tier}", () if tier else _units(call))
     if used.widened and not rates.longer:
-        raise _price_unknown(provider, call, f"a longer context of {_shown(call)}")
+        raise PriceUnknown(provider, call, f"a longer context of {_shown(call)}", ())
     fixed, per_token, why = _COSTS[_kind(call)](provider, call, rates, used)
     if why:
         if max_cost_per_call is None:
@@ -166,7 +167,7 @@ def _images(provider: Provider, call: UpstreamCall, rates: Ceiling, used: Inputs
     if "pictures" in rates.rated:
         return demand.pictures * at["picture"] + read, _ZERO, why
     if (drawn := _DRAWN.get(call.model)) is None or provider.id not in ("openai", "azure"):
-        raise _price_unknown(provider, call, f"{UNITS['image'][1]} of {_shown(call)}")
+        raise PriceUnknown(provider, call, f"{UNITS['image'][1]} of {_shown(call)}", _units(call))
     return demand.pictures * drawn * at["drawn"] + read, _ZERO, why
 
 
@@ -175,21 +176,18 @@ _COSTS = {"text": _text, "speech": _speech, "transcription": _transcription, "im
 
 def _need(provider: Provider, call: UpstreamCall, rates: Ceiling, key: str, unit: str, what: str = "") -> None:
     if key not in rates.rated:
-        raise _price_unknown(provider, call, f"{what or UNITS[unit][1]} of {_shown(call)}")
+        raise PriceUnknown(provider, call, f"{what or UNITS[unit][1]} of {_shown(call)}", _units(call))
+
+
+def _units(call: UpstreamCall) -> tuple[str, ...]:
+    """The units that a price row for this call needs."""
+    if found := {"speech": "character", "transcription": "second", "images": "image"}.get(_kind(call)):
+        return (found,)
+    return ("input", "output") if writes(call) else ("input",)
 
 
 def _shown(call: UpstreamCall) -> str:
     return f"'{call.model[:100]}'"
-
-
-def _price_unknown(provider: Provider, call: UpstreamCall, what: str) -> NotGranted:
-    return NotGranted(
-        f"This grant limits money, and there is no price for {what} at {provider.label}. "
-        "Its owner can set one on the provider key.",
-        code="price_unknown",
-        param="model",
-        final=True,
-    )
 
 
 def _unbounded(why: str) -> NotGranted:

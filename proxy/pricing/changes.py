@@ -173,7 +173,7 @@ def _contexts(rows: Iterable[library.ModelInfo]) -> list[Context]:
 
 
 def _moments(rows: Iterable[library.ModelInfo]) -> Iterator[tuple[int, str]]:
-    """The minutes of Unix time that may differ, and what to call them: now, each later date, each half hour of a day."""
+    """The minutes of Unix time that may differ, with a name: now, each later date, each half hour of a day."""
     limits = [
         one.constraint
         for row in rows

@@ -30,6 +30,12 @@ def text(value: Any, place: str) -> str:
     return value
 
 
+def items(value: Any, place: str, most: int) -> list[Any]:
+    if type(value) is not list or len(value) > most:
+        raise Unacceptable(f"{place}: a list of at most {most} items is needed.")
+    return value
+
+
 def clause(value: Any, place: str) -> Any:
     """A pattern of genai-prices.
 
@@ -54,7 +60,7 @@ def _clause(value: Any, place: str, left: list[int], depth: int = 0) -> Any:
         raise Unacceptable(f"{place}: its match is not understood.")
     ((kind, rest),) = value.items()
     if kind in ("or", "and"):
-        parts = [_clause(one, place, left, depth + 1) for one in _list(rest, place, _MAX_CLAUSES)]
+        parts = [_clause(one, place, left, depth + 1) for one in items(rest, place, _MAX_CLAUSES)]
         if not parts:
             raise Unacceptable(f"{place}: its match is empty.")
         return library.ClauseOr(parts) if kind == "or" else library.ClauseAnd(parts)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from genai_prices import types as library
 from genai_prices.data_units import unit_data
 
-from .patterns import Unacceptable, clause, clause_value, text
+from .patterns import Unacceptable, clause, clause_value, items, text
 
 MAX_BYTES = 8 * 2**20
 _MAX_TABLE = 2**20  # characters of one provider as it is written: a worker parses it without a pause
@@ -27,11 +27,13 @@ _MAX_PRICE = Decimal(100_000)  # dollars for a unit: for a million tokens, for a
 _MAX_ITEMS = 5000
 _PRICE_KEYS = frozenset(unit["price_key"] for unit in unit_data.values())
 
+_ABOUT = {"id", "name", "description", "price_comments"}
 _PROVIDER = frozenset(
-    "id name api_pattern pricing_urls description price_comments model_match provider_match extractors "
-    "fallback_model_providers models".split()
+    _ABOUT
+    | {"api_pattern", "pricing_urls", "model_match", "provider_match", "extractors", "fallback_model_providers"}
+    | {"models"}
 )
-_MODEL = frozenset("id match name description context_window price_comments deprecated prices price_variants".split())
+_MODEL = frozenset(_ABOUT | {"match", "context_window", "deprecated", "prices", "price_variants"})
 
 
 def read(data: bytes, needed: frozenset[str], useful: frozenset[str] = frozenset()) -> dict[str, library.Provider]:
@@ -53,7 +55,7 @@ def read(data: bytes, needed: frozenset[str], useful: frozenset[str] = frozenset
     except ValueError as error:  # an integer of more digits than Python converts
         raise Unacceptable("The file has a number out of range.") from error
     found: dict[str, library.Provider] = {}
-    for one in _list(value, "the file", 1000):
+    for one in items(value, "the file", 1000):
         name = one.get("id") if type(one) is dict else None
         if name in found:
             raise Unacceptable(f"The provider {name!r} occurs twice.")
@@ -78,7 +80,7 @@ def table(value: Any, pause: Callable[[], None] = lambda: None) -> library.Provi
     found = _object(value, "a provider", _PROVIDER)
     name = text(found.get("id"), "the id of a provider")
     models = []
-    for one in _list(found.get("models", []), name, _MAX_ITEMS):
+    for one in items(found.get("models", []), name, _MAX_ITEMS):
         models.append(_model(one, name))
         pause()
     others = found.get("fallback_model_providers") or []
@@ -86,7 +88,7 @@ def table(value: Any, pause: Callable[[], None] = lambda: None) -> library.Provi
         id=name,
         name=name,
         api_pattern="",
-        fallback_model_providers=[text(one, f"{name}: a fallback") for one in _list(others, name, 20)] or None,
+        fallback_model_providers=[text(one, f"{name}: a fallback") for one in items(others, name, 20)] or None,
         models=models,
     )
 
@@ -133,12 +135,6 @@ def _object(value: Any, place: str, names: frozenset[str]) -> dict[str, Any]:
     return value
 
 
-def _list(value: Any, place: str, most: int) -> list[Any]:
-    if type(value) is not list or len(value) > most:
-        raise Unacceptable(f"{place}: a list of at most {most} items is needed.")
-    return value
-
-
 def _natural(value: Any, place: str) -> int:
     if type(value) is not int or not 0 <= value <= 10**9:
         raise Unacceptable(f"{place}: a whole number from 0 to a billion is needed.")
@@ -156,7 +152,7 @@ def _model(value: Any, provider: str) -> library.ModelInfo:
         match=clause(found.get("match"), place),
         context_window=None if window is None else _natural(window, f"{place}: context_window"),
         prices=_prices(found.get("prices"), place),
-        price_variants=None if variants is None else [_variant(one, place) for one in _list(variants, place, 50)],
+        price_variants=None if variants is None else [_variant(one, place) for one in items(variants, place, 50)],
     )
 
 
@@ -165,7 +161,7 @@ def _prices(value: Any, place: str) -> library.ModelPrice | list[library.Conditi
         return _units(value, place)
     if not value:
         raise Unacceptable(f"{place}: it has no prices.")
-    return [_conditional(one, place) for one in _list(value, place, 50)]
+    return [_conditional(one, place) for one in items(value, place, 50)]
 
 
 def _conditional(value: Any, place: str) -> library.ConditionalPrice:
@@ -216,7 +212,7 @@ def _rate(value: Any, place: str) -> Decimal | library.TieredPrices:
     if type(value) is not dict:
         return _price(value, place)
     found = _object(value, place, frozenset({"base", "tiers"}))
-    tiers = [_object(one, place, frozenset({"start", "price"})) for one in _list(found.get("tiers"), place, 20)]
+    tiers = [_object(one, place, frozenset({"start", "price"})) for one in items(found.get("tiers"), place, 20)]
     return library.TieredPrices(
         base=_price(found.get("base"), place),
         tiers=[library.Tier(_natural(one.get("start"), place), _price(one.get("price"), place)) for one in tiers],

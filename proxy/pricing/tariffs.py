@@ -1,9 +1,9 @@
 """What a model costs, unit by unit: an owner's own prices first, then the price list of the call (:mod:`.lists`).
 
-Pure: no database, no HTTP, no settings. The tables, in the format of genai-prices, say which model costs what, from when on, at which hour
-and in which service tier; the arithmetic is done here on rates that are kept per model, because the library checks its
-tables anew for every call, which takes a fifth of the time of a whole relayed call. The tests hold both results
-against each other.
+Pure: no database, no HTTP, no settings. The tables, in the format of genai-prices, say which model costs what, from when
+on, at which hour and in which service tier; the arithmetic is done here on rates that are kept per model, because the
+library checks its tables anew for every call, which takes a fifth of the time of a whole relayed call. The tests hold
+both results against each other.
 
 All rates are nano-dollars (1e-9 USD) for one unit. A rate of zero in a price list is no price: tts-1, asked for a
 price of tokens, would answer $0. Only an owner says "free".

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import getpass
 import sys
 from collections.abc import Mapping
@@ -9,8 +8,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError, CommandParser
 
-from grants import pricelist
 from grants.management.base import BY_COMMAND, DataCommand
+from grants.management.commands.set_price import price_row
 from grants.models import ProviderKey
 from grants.providers import PROVIDERS
 
@@ -35,7 +34,7 @@ class Command(DataCommand):
         parser.add_argument("--base-url", default="", help="Where the provider is, if not at its usual place.")
         parser.add_argument(
             "--price",
-            type=_price,
+            type=price_row,
             action="append",
             default=[],
             dest="prices",
@@ -62,11 +61,3 @@ class Command(DataCommand):
             by=BY_COMMAND,
         )
         return {"id": key.pk}
-
-
-def _price(text: str) -> dict[str, Any]:
-    """One row of :mod:`grants.pricelist` (an argparse type)."""
-    try:
-        return pricelist.row(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
