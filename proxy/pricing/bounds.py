@@ -75,7 +75,8 @@ def bound(
     ``max_cost_per_call``: nano-dollars; the bound of calls that nothing else bounds. ``price_list``: its number.
 
     Raises:
-        PriceUnknown, NotGranted: ``price_unknown``: no price of a unit that it needs; ``cost_unbounded``: nothing bounds it.
+        PriceUnknown: it needs a unit that has no price.
+        NotGranted: ``cost_unbounded``: nothing bounds it.
     """
     used = inputs(provider, call)
     found = own_tariff(prices, call.model, provider)

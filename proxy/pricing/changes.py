@@ -53,6 +53,8 @@ class TooManyTables(ValueError):
 
 def changes(before: Tables, after: Tables, prices_id: str, pause: Callable[[], None] = lambda: None) -> list[Change]:
     """What differs for one provider's models; each change once, though several names have it."""
+    if _same(before, after, prices_id):
+        return []
     found: dict[Change, None] = {}
     seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     for name in _names(prices_id, before, after):
@@ -88,6 +90,21 @@ def merged(
         if len(after[name]) > _MOST:
             raise TooManyTables(name)
     return after, found
+
+
+def _same(before: Tables, after: Tables, prices_id: str) -> bool:
+    """Whether a provider's tables, and those that it borrows from, are equal in both lists."""
+    tables = [[known.get(prices_id, ()) for known in (before, after)]]
+    tables += [[known.get(other, ()) for known in (before, after)] for each in tables[0][0] for other in _lenders(each)]
+    return all(
+        len(old) == len(new) and all(_rows(one) == _rows(other) for one, other in zip(old, new, strict=True))
+        for old, new in tables
+    )
+
+
+def _rows(table: library.Provider) -> tuple[Any, ...]:
+    rows = [(row.match, row.prices, row.price_variants or None) for row in table.models]
+    return table.fallback_model_providers or None, rows
 
 
 def _prune(after: dict[str, tuple[library.Provider, ...]], name: str) -> None:

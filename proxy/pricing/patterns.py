@@ -14,7 +14,7 @@ _MAX_CLAUSES = 300  # of one model
 _MAX_DEPTH = 4
 # What a pattern may consist of. Python's regular expressions backtrack, and they run on names that apps choose.
 _REGEX = re.compile(
-    r"\^(?:[\w/ :@=-]|\\[.\-/\[\]()+@]|\\d|\[[\w@.-]+\]|\{\d{1,2}\}|\((?:\?:)?|\)|\||\?|\$|(?<=[\w\]])\+)+"
+    r"\^(?:[\w/ :@=-]|\\[.\-/\[\]()+@]|\\d|\[[\w@.-]+\]|(?<=[\w\]])\{\d{1,2}\}|\((?:\?:)?|\)|\||\?|\$|(?<=[\w\]])\+)+"
 )
 _MAX_CHOICES = 4  # optional parts and alternatives; each may double the work
 _CHOICE = re.compile(r"(?<!\\)(?:(?<!\()\?|\||\+)")

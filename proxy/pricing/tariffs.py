@@ -1,7 +1,7 @@
 """What a model costs, unit by unit: an owner's own prices first, then the price list of the call (:mod:`.lists`).
 
-Pure: no database, no HTTP, no settings. The tables, in the format of genai-prices, say which model costs what, from when
-on, at which hour and in which service tier; the arithmetic is done here on rates that are kept per model, because the
+Pure: no database, no HTTP, no settings. The tables, in the format of genai-prices, say which model costs what, from
+when on, at which hour and in which service tier; the arithmetic is done here on rates that are kept per model, because the
 library checks its tables anew for every call, which takes a fifth of the time of a whole relayed call. The tests hold
 both results against each other.
 
