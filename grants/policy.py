@@ -59,7 +59,7 @@ class Policy:
     prices: str  # the key's own, as its row keeps them
     margin: int  # percent
     app: str  # its name, as the grant has it
-    price_list: int  # the number of the list in force; 0: the installed prices
+    price_list: str  # the digest of the list in force; empty: the installed prices
     sealed_secret: str = field(repr=False)
 
     def secret(self) -> str:
@@ -108,7 +108,7 @@ class _Row(NamedTuple):
     prices: Any
     margin: int
     app: str
-    price_list: int
+    price_list: str
     limits: Limits
 
 
@@ -118,7 +118,7 @@ _SELECT = f"""
 SELECT a.revision, a.expires_at, g.revoked_at, g.models, g.capabilities, g.allowed_origins,
        k.id, k.provider, k.base_url, k.extra_fields, k.secret, k.disabled_at, u.is_active,
        s.kid, s.retired_at, r.jti, a.time_zone, g.default_output_tokens, k.prices, k.margin, g.app_name,
-       (SELECT COALESCE(MAX(number), 0) FROM grants_pricelist),
+       COALESCE((SELECT digest FROM grants_pricelist ORDER BY number DESC LIMIT 1), ''),
        {", ".join(f"a.{name}" for name in LIMITS)}
 FROM grants_allowance a
 JOIN grants_grant g ON g.id = a.grant_id

@@ -30,18 +30,21 @@ LENDERS = frozenset(
 )
 
 
-def ensure(number: int) -> None:
-    """Have the price list ``number`` in memory.
+def ensure(digest: str) -> None:
+    """Have a price list in memory.
 
     Raises:
-        PriceList.DoesNotExist, DatabaseError: it cannot be read.
+        LookupError, DatabaseError: it cannot be read.
     """
-    if lists.is_known(number):
+    if lists.is_known(digest):
         return
     with _loading:
-        if not lists.is_known(number):
-            text = PriceList.objects.values_list("data", flat=True).get(pk=number)
-            lists.keep(number, loads(text, give_way))
+        if lists.is_known(digest):
+            return
+        text = PriceList.objects.filter(digest=digest).values_list("data", flat=True).first()
+        if text is None:
+            raise LookupError(f"the price list {digest}")
+        lists.keep(digest, loads(text, give_way))
 
 
 def loads(text: str, pause: Callable[[], None]) -> Tables:

@@ -38,7 +38,6 @@ def priced(provider: str, name: str, **prices: Any) -> Callable[[Tables], None]:
     def edit(tables: Tables) -> None:
         row = model(tables, provider, name)
         row["prices"] = {unit: price for unit, price in (row["prices"] | prices).items() if price is not None}
-        row.pop("price_variants", None)
 
     return edit
 

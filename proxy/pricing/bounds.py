@@ -67,12 +67,12 @@ def bound(
     margin: int,
     *,
     max_cost_per_call: int | None,
-    price_list: int = INSTALLED,
+    price_list: str = INSTALLED,
 ) -> Bound:
     """What ``call`` can cost at most.
 
     ``prices``: the key's own rows (JSON), before the bundled table. ``margin``: percent on top of every price.
-    ``max_cost_per_call``: nano-dollars; the bound of calls that nothing else bounds. ``price_list``: its number.
+    ``max_cost_per_call``: nano-dollars; the bound of calls that nothing else bounds. ``price_list``: its digest.
 
     Raises:
         PriceUnknown: it needs a unit that has no price.

@@ -69,12 +69,12 @@ class Ceiling:
 
 
 def ceiling(
-    provider: Provider, model: str, tier: str, prices: str, *, cached: bool, price_list: int = INSTALLED
+    provider: Provider, model: str, tier: str, prices: str, *, cached: bool, price_list: str = INSTALLED
 ) -> Ceiling | None:
     """``None`` where the price is not known.
 
     ``tier``: what the call names beyond the standard one. ``prices``: the owner's rows, which have no tiers.
-    ``cached``: the input may be written into a cache. ``price_list``: its number.
+    ``cached``: the input may be written into a cache. ``price_list``: its digest.
     """
     if own_tariff(prices, model, provider):
         return _own(prices, model, provider.id, cached) if tier in NO_DEARER else None
@@ -90,7 +90,7 @@ def _own(prices: str, model: str, provider_id: str, cached: bool) -> Ceiling | N
 
 
 @lru_cache(maxsize=4096)
-def _listed(prices_id: str, model: str, tier: str, cached: bool, hour: int, price_list: int) -> Ceiling | None:
+def _listed(prices_id: str, model: str, tier: str, cached: bool, hour: int, price_list: str) -> Ceiling | None:
     found = find(prices_id, model, price_list)
     if not found:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from genai_prices import types as library
 from genai_prices.data_units import unit_data
 
-from .lists import Found, Tables, models
+from .lists import Find, Found, Tables, models
 from .tariffs import Context, UnitRate, Units, implied, rate_above, units_at
 
 LOWER = frozenset({"lower", "lost", "zero"})
@@ -51,15 +51,14 @@ class TooManyTables(ValueError):
     """Prices of a provider were lowered again and again, and nobody has accepted that."""
 
 
-def changes(before: Tables, after: Tables, prices_id: str, pause: Callable[[], None] = lambda: None) -> list[Change]:
+def changes(before: Tables, after: Tables, prices_id: str, find: Find = library.Provider.find_model) -> list[Change]:
     """What differs for one provider's models; each change once, though several names have it."""
     if _same(before, after, prices_id):
         return []
     found: dict[Change, None] = {}
     seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     for name in _names(prices_id, before, after):
-        pause()
-        old, new = models(before, prices_id, name), models(after, prices_id, name)
+        old, new = models(before, prices_id, name, find), models(after, prices_id, name, find)
         rows = tuple(id(row) for row, _ in old), tuple(id(row) for row, _ in new)
         if rows in seen or old == new:
             continue
@@ -79,27 +78,43 @@ def merged(
     Raises:
         TooManyTables: more than a few older tables of one provider would have to stay.
     """
-    fresh = {name: (table,) for name, table in tables.items()}
-    found = [change for name in sorted(fresh) for change in changes(before, fresh, name)]
+    fresh = {name: (_known(before, table),) for name, table in tables.items()}
+    find = _remembering()
+    found = [change for name in sorted(fresh) for change in changes(before, fresh, name, find)]
     lowered = set() if accept_lower else {change.provider for change in found if change.lowers}
     lowered |= {other for name in lowered for table in before.get(name, ()) for other in _lenders(table) & fresh.keys()}
-    kept = {name: tuple(old for old in before.get(name, ()) if old != tables[name]) for name in lowered}
-    after = {name: (table, *kept.get(name, ())) for name, table in tables.items()}
+    after = dict(fresh)
+    for name in lowered:
+        after[name] += tuple(old for old in before.get(name, ()) if old is not fresh[name][0])
     for name in sorted(lowered):
-        _prune(after, name)
+        _prune(after, name, find)
         if len(after[name]) > _MOST:
             raise TooManyTables(name)
     return after, found
 
 
+def _known(before: Tables, table: library.Provider) -> library.Provider:
+    """The equal table of the list before, where there is one: the same rows need no comparison."""
+    return next((old for old in before.get(table.id, ()) if _rows(old) == _rows(table)), table)
+
+
+def _remembering() -> Find:
+    """Looks names up, and each name in each table once."""
+    known: dict[tuple[int, str], library.ModelInfo | None] = {}
+
+    def find(table: library.Provider, name: str) -> library.ModelInfo | None:
+        key = (id(table), name)
+        if key not in known:
+            known[key] = table.find_model(name)
+        return known[key]
+
+    return find
+
+
 def _same(before: Tables, after: Tables, prices_id: str) -> bool:
-    """Whether a provider's tables, and those that it borrows from, are equal in both lists."""
-    tables = [[known.get(prices_id, ()) for known in (before, after)]]
-    tables += [[known.get(other, ()) for known in (before, after)] for each in tables[0][0] for other in _lenders(each)]
-    return all(
-        len(old) == len(new) and all(_rows(one) == _rows(other) for one, other in zip(old, new, strict=True))
-        for old, new in tables
-    )
+    """Whether a provider's tables, and those that it borrows from, are the same in both lists."""
+    names = {prices_id}.union(*(_lenders(table) for known in (before, after) for table in known.get(prices_id, ())))
+    return all(list(map(id, before.get(name, ()))) == list(map(id, after.get(name, ()))) for name in names)
 
 
 def _rows(table: library.Provider) -> tuple[Any, ...]:
@@ -107,12 +122,12 @@ def _rows(table: library.Provider) -> tuple[Any, ...]:
     return table.fallback_model_providers or None, rows
 
 
-def _prune(after: dict[str, tuple[library.Provider, ...]], name: str) -> None:
+def _prune(after: dict[str, tuple[library.Provider, ...]], name: str, find: Find) -> None:
     """Drop the older tables of a provider that hold no price up, the oldest first."""
     for old in reversed(after[name][1:]):
         without = after | {name: tuple(table for table in after[name] if table is not old)}
         users = [user for user in after if user == name or any(name in _lenders(table) for table in after[user])]
-        if not any(change.lowers for user in users for change in changes(after, without, user)):
+        if not any(change.lowers for user in users for change in changes(after, without, user, find)):
             after[name] = without[name]
 
 

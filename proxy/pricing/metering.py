@@ -39,7 +39,7 @@ class _Asked(NamedTuple):
     margin: int
     limit: int | None  # for each candidate
     strict: bool
-    price_list: int
+    price_list: str
 
     @property
     def most(self) -> int | None:
@@ -74,7 +74,7 @@ def meter(
     margin: int = 0,
     limit: int | None = None,
     strict: bool = False,
-    price_list: int = INSTALLED,
+    price_list: str = INSTALLED,
 ) -> Usage:
     """What a call used and cost.
 
@@ -86,7 +86,7 @@ def meter(
     ``limit``: the output limit that the call went out with, where that is lower than the one it asked for.
     ``strict``: money is limited: text that nobody counted is a token a byte, as in the bound. An app can write, and
     make a model write, what really is, and leave before the report.
-    ``price_list``: the number of the list that the call's bound came from.
+    ``price_list``: the digest of the list that the call's bound came from.
 
     Never raises, whatever ``result`` holds.
     """

@@ -1,7 +1,7 @@
 """What a model costs, unit by unit: an owner's own prices first, then the price list of the call (:mod:`.lists`).
 
 Pure: no database, no HTTP, no settings. The tables, in the format of genai-prices, say which model costs what, from
-when on, at which hour and in which service tier; the arithmetic is done here on rates that are kept per model, because the
+when on, at which hour and in which service tier. The arithmetic is done here on rates that are kept per model: the
 library checks its tables anew for every call, which takes a fifth of the time of a whole relayed call. The tests hold
 both results against each other.
 
@@ -174,7 +174,7 @@ def own_tariff(prices: str, model: str, provider: Provider) -> tuple[own.PriceRo
 
 
 @lru_cache(maxsize=2048)
-def find(prices_id: str, name: str, price_list: int = INSTALLED) -> tuple[Found, ...]:
+def find(prices_id: str, name: str, price_list: str = INSTALLED) -> tuple[Found, ...]:
     """The rows of a price list for a model (:func:`.lists.models`).
 
     Misses are remembered as well: each walks every pattern of the provider.
@@ -194,7 +194,7 @@ def window(provider: Provider, model: str) -> int | None:
     return known // 1000 * 1024 if known % 10**6 else known // 10**6 * 2**20
 
 
-def listed(provider: Provider, name: str, context: Context = (), price_list: int = INSTALLED) -> Tariff | None:
+def listed(provider: Provider, name: str, context: Context = (), price_list: str = INSTALLED) -> Tariff | None:
     """What a model costs just now by a price list; ``None`` where that is not known."""
     if provider.prices is None or not 0 < len(name) <= 256:
         return None
@@ -202,7 +202,7 @@ def listed(provider: Provider, name: str, context: Context = (), price_list: int
 
 
 @lru_cache(maxsize=2048)
-def at_minute(prices_id: str, name: str, context: Context, minute: int, price_list: int = INSTALLED) -> Tariff | None:
+def at_minute(prices_id: str, name: str, context: Context, minute: int, price_list: str = INSTALLED) -> Tariff | None:
     """By the minute of Unix time: prices change at dates, and some with the hour of the day."""
     units = units_at(prices_id, find(prices_id, name, price_list), context, minute)
     return None if units is None else _tariff(units, audio=prices_id not in _ONE_RATE, free=False)

@@ -41,10 +41,10 @@ class Command(DataCommand):
         source, tables = _tables(options["file"], options["url"], options["installed"])
         for _ in range(_ATTEMPTS):
             before = PriceList.in_force()
-            number = before.number if before else lists.INSTALLED
-            price_lists.ensure(number)
+            number, digest = (before.number, before.digest) if before else (0, lists.INSTALLED)
+            price_lists.ensure(digest)
             try:
-                after, changes = merged(lists.tables(number), tables, accept_lower=accept_lower)
+                after, changes = merged(lists.tables(digest), tables, accept_lower=accept_lower)
             except TooManyTables as error:
                 raise CommandError(
                     f"{error}: too many earlier price tables hold prices that nobody accepted to lower. "
