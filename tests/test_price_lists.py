@@ -22,6 +22,7 @@ from proxy.dialects.base import Demand, UpstreamCall
 from proxy.pricing import lists, patterns, price_file
 from proxy.pricing.bounds import bound
 from proxy.pricing.changes import Change, TooManyTables, merged
+from proxy.pricing.documented import DOCUMENTED, SNAPSHOTS
 from proxy.pricing.lists import INSTALLED
 from proxy.pricing.metering import meter
 from proxy.pricing.tariffs import at_minute
@@ -380,6 +381,42 @@ def test_the_highest_price_of_all_tables_is_charged(one: int, two: int, three: i
         )
         found, _ = merged(found, {"groq": table}, accept_lower=False)
     assert rate(kept(found), "groq", "m") == max(one, two, three) * 1000
+
+
+# Gaps of the installed data
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "unit", "dollars"),
+    [
+        ("openai", "gpt-6.2-sol", "output_tokens", "10"),
+        ("anthropic", "claude-mythos-5", "cache_read_tokens", "1"),
+        ("anthropic", "claude-mythos-5-20260601", "input_tokens", "10"),
+        ("anthropic", "claude-mythos-5-1", "cache_read_tokens", "0.25"),
+        ("openai", "gpt-4o-mini-tts-2025-12-15", "output_tokens", "12"),
+        ("openai", "gpt-4o-mini-transcribe-2025-03-20", "input_audio_tokens", "3"),
+    ],
+)
+def test_documented_prices_fill_gaps_of_the_installed_data(provider: str, name: str, unit: str, dollars: str) -> None:
+    assert rate(INSTALLED, provider, name, unit) == Decimal(dollars) * 1000
+
+
+def test_a_price_list_that_knows_a_model_goes_before_a_documented_price() -> None:
+    row = first("openai", id="new", match={"equals": "gpt-6.2-sol"}, prices={"input_mtok": 9, "output_mtok": 90})
+    assert rate(kept(after(row)[0]), "openai", "gpt-6.2-sol") == 9000
+
+
+def test_a_price_list_lowers_a_documented_price_only_when_that_is_accepted() -> None:
+    row = first("openai", id="new", match={"equals": "gpt-6.2-sol"}, prices={"input_mtok": 1, "output_mtok": 90})
+    assert rate(kept(after(row)[0]), "openai", "gpt-6.2-sol") == 2000
+    assert rate(kept(after(row, accept=True)[0]), "openai", "gpt-6.2-sol") == 1000
+
+
+def test_no_documented_row_is_left_that_the_installed_data_has() -> None:
+    for provider, rows in DOCUMENTED.items():
+        (table,) = lists.tables(INSTALLED)[provider]
+        assert not [row.id for row in rows if table.find_model(row.id)]
+        assert not [name for name in SNAPSHOTS.get(provider, ()) if table.find_model(name)]
 
 
 # Bound and charge

@@ -71,7 +71,7 @@ def bound(
 ) -> Bound:
     """What ``call`` can cost at most.
 
-    ``prices``: the key's own rows (JSON), before the bundled table. ``margin``: percent on top of every price.
+    ``prices``: the key's own rows (JSON), before the price list. ``margin``: percent on top of every price.
     ``max_cost_per_call``: nano-dollars; the bound of calls that nothing else bounds. ``price_list``: its digest.
 
     Raises:

@@ -78,7 +78,7 @@ def merged(
     Raises:
         TooManyTables: more than a few older tables of one provider would have to stay.
     """
-    fresh = {name: (_known(before, table),) for name, table in tables.items()}
+    fresh: dict[str, tuple[library.Provider, ...]] = {name: (_known(before, table),) for name, table in tables.items()}
     find = _remembering()
     found = [change for name in sorted(fresh) for change in changes(before, fresh, name, find)]
     lowered = set() if accept_lower else {change.provider for change in found if change.lowers}

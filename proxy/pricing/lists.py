@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from genai_prices import types as library
 from genai_prices.data import providers
 
-from .documented import DOCUMENTED
+from .documented import DOCUMENTED, SNAPSHOTS
 
 Tables = Mapping[str, tuple[library.Provider, ...]]
 Found = tuple[library.ModelInfo, bool]  # a row, and whether it is this provider's own
@@ -56,14 +56,12 @@ def models(known: Tables, prices_id: str, name: str, find: Find = library.Provid
     A list that lacks a provider prices it by the installed data. ``find``: looks a name up in one table.
     """
     name = name.lower().removeprefix("models/")
+    base = SNAPSHOTS.get(prices_id, {}).get(name, name)
     found: list[Found] = []
     for table in known.get(prices_id) or _known[INSTALLED][prices_id]:
-        if (own := find(table, name)) is not None:
-            found.append((own, True))
-        else:
-            found += ((row, False) for row in _borrowed(known, table, name, find))
-    if not found:
-        found += ((row, True) for row in DOCUMENTED.get(prices_id, ()) if row.is_match(name))
+        own = find(table, name) or find(table, base)
+        rows = [(own, True)] if own else [(row, False) for row in _borrowed(known, table, name, find)]
+        found += rows or [(row, True) for row in DOCUMENTED.get(prices_id, ()) if row.is_match(name)]
     return tuple(found)
 
 

@@ -82,7 +82,7 @@ def meter(
     ``output_characters``: bytes of text that flowed. They stand in for what was not reported, or reported wrongly: the
     usage is then estimated. Images and spoken tokens cannot be estimated and cost ``None``, nor can calls whose output
     limit does not bound them.
-    ``prices``: the key's own rows (JSON), before the bundled table. ``margin``: percent on top of every price.
+    ``prices``: the key's own rows (JSON), before the price list. ``margin``: percent on top of every price.
     ``limit``: the output limit that the call went out with, where that is lower than the one it asked for.
     ``strict``: money is limited: text that nobody counted is a token a byte, as in the bound. An app can write, and
     make a model write, what really is, and leave before the report.
