@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("grants", "0003_many_grants")]
+    dependencies = [("grants", "0004_price_lists")]
 
     operations = [
         migrations.AddField(
