@@ -20,6 +20,7 @@ from proxy.pricing.bounds import FLOOR, Bound, bound, tokens_bound
 from proxy.pricing.inputs import FRAMING, OVERHEAD
 from proxy.pricing.metering import meter
 from proxy.pricing.tariffs import at_minute, listed
+from proxy.pricing.windows import window
 
 ROWS = json.dumps(
     [
@@ -82,10 +83,34 @@ def test_every_candidate_may_use_the_whole_limit() -> None:
     assert four.tokens(500) - one.tokens(500) == 3 * 500
 
 
-def test_text_never_counts_more_than_the_model_can_read() -> None:
-    found = bounded("openai", call("chat", "gpt-4o", text=10_000_000, limit=1))
-    assert found.input_tokens == 128_000
-    assert found.fixed == 128_000 * 2500
+@pytest.mark.parametrize(("provider", "model"), [("openai", "gpt-4o"), ("deepseek", "deepseek-chat")])
+def test_text_is_never_lowered_to_a_context_window(provider: str, model: str) -> None:
+    """The price table's windows are too small for some models: DeepSeek's says 64,000 of 128,000."""
+    found = bounded(provider, call("chat", model, text=10_000_000, limit=1))
+    assert found.input_tokens == 10_000_000 + OVERHEAD
+    pictures = call("responses", "gpt-4o", text=10, images=200, limit=1)
+    assert bounded("openai", pictures).input_tokens == 10 + 200 * 1445 + OVERHEAD
+
+
+def test_what_is_not_shown_never_counts_less_than_what_is() -> None:
+    found = bounded("openai", call("chat", "gpt-4o", text=500_000, hidden=True, limit=1))
+    assert found.input_tokens == 500_000 + OVERHEAD
+
+
+def test_a_context_window_that_is_kept_here_is_no_smaller_than_the_price_tables() -> None:
+    compared = 0
+    for provider in ("openai", "anthropic", "google"):
+        for row in next(row for row in price_table.providers if row.id == provider).models:
+            known = window(PROVIDERS[provider], row.id)
+            if known and row.context_window:
+                compared += 1
+                assert known >= row.context_window, row.id
+    assert compared > 40
+
+
+@pytest.mark.parametrize("name", ["gpt-6.9", "gpt-4o-audio-preview", "ft:gpt-4o:us::1", "my-gpt-4o", "gpt-4o2"])
+def test_a_model_without_a_documented_window_has_none(name: str) -> None:
+    assert window(PROVIDERS["openai"], name) is None
 
 
 def test_what_the_body_does_not_show_counts_as_the_whole_context_window() -> None:
@@ -290,8 +315,8 @@ def test_what_has_no_price_is_refused_by_the_unit_that_it_needs(
             "reasoning beyond the limit",
         ),
         ("openai", call("chat", "gpt-4o"), "no output limit"),
-        ("google", call("google", "gemini-2.5-pro", hidden=True, limit=1), "what the body does not show"),
-        ("google", call("google", "gemini-2.5-pro", images=1, limit=1), "pictures, in a model whose context window"),
+        ("mistral", call("chat", "mistral-large-2512", hidden=True, limit=1), "what the body does not show"),
+        ("mistral", call("chat", "mistral-large-2512", images=1, limit=1), "pictures, in a model whose context window"),
         ("mistral", call("chat", "mistral-small-latest", audio=(3,), limit=1), "recordings"),
         ("openai", call("images", "gpt-image-1", images=1, pictures=1), "pictures, in a model whose"),
         ("openai", call("speech", "gpt-4o-mini-tts", characters=9), "the length of what is spoken"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
+from typing import Any
 
 from grants.providers import Capability
 
@@ -17,6 +18,8 @@ from .base import Demand, Form
 _HEAD = 64  # characters of base64 that a signature is looked for in
 _LONGEST_TYPE = 200  # characters before the data of a data URL
 _MOST_GROWING = 32  # different letters that are looked for one by one
+_CONVERSATION = ("messages", "input", "contents")
+_SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 _MOST_RECORDINGS = 64  # in one body; parsing more would hold every stream up
 
 
@@ -28,6 +31,7 @@ class Tally:
         "cached",
         "candidates",
         "default_limit",
+        "described",
         "hidden",
         "images",
         "least",
@@ -37,6 +41,7 @@ class Tally:
         "pictures",
         "quality",
         "size",
+        "text_only",
         "tier",
         "unbounded",
     )
@@ -54,6 +59,8 @@ class Tally:
         self.pictures = 0
         self.size = self.quality = self.tier = self.unbounded = ""
         self.cached = False
+        self.described = 0  # tools that the provider describes to the model in words of its own
+        self.text_only = False
 
     def beyond(self, why: str) -> None:
         """The output limit does not bound this call; the first reason is the one that is told."""
@@ -105,7 +112,7 @@ class Tally:
         for part in form.files:
             self.seconds(audio.of_file(part.file, part.size) if self._parses else None)
 
-    def demand(self, text: int, characters: int) -> Demand:
+    def demand(self, text: int, characters: int, fields: frozenset[str] | None = None, messages: int = 0) -> Demand:
         return Demand(
             text,
             characters,
@@ -121,7 +128,30 @@ class Tally:
             self.unbounded,
             self.cached,
             self.least if self.limit is None else min(self.least, self.limit),
+            fields,
+            messages,
+            self.described,
+            self.text_only,
         )
+
+
+def field_names(body: dict[str, Any]) -> frozenset[str]:
+    """The names of a body's fields; those of Gemini's ``generationConfig`` are among them."""
+    names = frozenset(body)
+    for name in ("generationConfig", "generation_config"):
+        if type(config := body.get(name)) is dict:
+            names |= config.keys()
+    return names
+
+
+def message_count(body: dict[str, Any]) -> int:
+    """The messages of the conversation in a checked body, the system prompt included."""
+    count = sum(body.get(name) is not None for name in _SYSTEM)
+    for name in _CONVERSATION:
+        value = body.get(name)
+        if value is not None:
+            count += len(value) if type(value) is list else 1
+    return count
 
 
 def text_size(text: bytes) -> int:

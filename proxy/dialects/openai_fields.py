@@ -19,6 +19,7 @@ from .rules import (
     BINARY,
     CODE,
     COUNT,
+    DESCRIBED,
     HIDDEN,
     LIMIT,
     MODALITIES,
@@ -119,7 +120,7 @@ TOOLS: dict[str, Rule] = {
     "image_generation": every(needs(Capability.IMAGES), fields(_IMAGE_TOOL)),
     **apply(every(STATEFUL, beyond("hosted tools")), "file_search collections_search"),
 }
-_TOOL = kinds(TOOLS, what="A tool")
+_TOOL = every(kinds(TOOLS, what="A tool"), DESCRIBED)
 
 _MODERATION = fields(Table({"model": OTHER_MODEL}, plain("policy")))
 _PROMPT_CACHE = fields(Table(plain("mode prewarm ttl"), {"comparison_response_id": STATEFUL}))

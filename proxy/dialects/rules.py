@@ -131,13 +131,15 @@ _MODALITIES: dict[str, tuple[Capability, ...]] = {
 
 def _modalities(reading: Reading, where: str, value: Any) -> None:
     """What an answer may consist of: spoken or drawn answers are more than chat."""
-    for item in value if type(value) is list else [value]:
+    items = value if type(value) is list else [value]
+    for item in items:
         asked = _MODALITIES.get(item.lower()) if type(item) is str else None
         if asked is None:
             raise BadRequest(f"'{where}' may name text, audio and image.", param=where)
         if asked:
             reading.capabilities.update(asked)
             reading.tally.beyond("spoken or drawn answers")
+    reading.tally.text_only = bool(items) and all(item.lower() == "text" for item in items)
 
 
 def inline(data: str, *declared: str) -> Rule:
@@ -155,7 +157,14 @@ def inline(data: str, *declared: str) -> Rule:
     return Rule("checked", check)
 
 
+def _described(reading: Reading, where: str, value: Any) -> None:
+    """Count a tool that the app does not describe itself: the provider adds its description to the input."""
+    if value.get("type") not in (None, "function", "custom"):
+        reading.tally.described += 1
+
+
 MODEL = Rule("checked", _model)
+DESCRIBED = Rule("checked", _described)
 MODALITIES = Rule("priced", _modalities)
 OTHER_MODEL = Rule("checked", _other_model)
 LIMIT = Rule("priced", _limit)

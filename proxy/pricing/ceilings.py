@@ -15,6 +15,7 @@ from genai_prices import types as library
 
 from grants.providers import PROVIDERS, Provider
 
+from ..dialects.base import UpstreamCall
 from .tariffs import DIMENSIONS, NO_DEARER, PICTURES, Context, Tariff, at_minute, find, is_known, own_tariff
 
 _HOUR = 3600
@@ -38,6 +39,7 @@ _KINDS: dict[str, Callable[[str], bool]] = {
     "audio": _tokens("input", None, "text", "audio"),
     "hidden": _tokens("input", None, "text", "image", "audio", "video"),
     "output": _tokens("output", None, "text"),
+    "made": _tokens("output", None, "text", "image", "audio", "video"),  # by a model that chooses the modality itself
     "drawn": _tokens("output", None, "text", "image"),
     "character": "input_characters".__eq__,
     "second": "input_audio_seconds".__eq__,
@@ -65,6 +67,21 @@ class Ceiling:
     def at(self, input_tokens: int) -> Mapping[str, Decimal]:
         """The rates by kind that a call with so many input tokens, or fewer, can reach."""
         return next(rates for start, rates in self.steps if input_tokens > start or start == 0)
+
+
+# Where a request can name the modality of the answer: by provider and flavor.
+_PINS = frozenset({("openai", "chat"), ("azure", "chat"), ("google", "google")})
+
+
+def pins_text(provider: Provider, call: UpstreamCall) -> bool:
+    """Whether the request makes sure that the answer is text."""
+    return call.demand.text_only and (provider.id, call.flavor) in _PINS
+
+
+def makes_media(rated: Iterable[str]) -> bool:
+    """Whether a model with prices of these units makes anything but text."""
+    units = (DIMENSIONS[key] for key in rated)
+    return any(unit.get("direction") == "output" and unit.get("modality") not in (None, "text") for unit in units)
 
 
 def ceiling(provider: Provider, model: str, tier: str, prices: str, *, cached: bool) -> Ceiling | None:

@@ -16,8 +16,10 @@ from grants.prices import PriceRow
 from grants.providers import Provider
 
 from ..dialects.base import UpstreamCall, Usage
+from .ceilings import makes_media, pins_text
 from .counting import LEAST_SECONDS, context, reported, tools
-from .inputs import inputs, seconds, thinks_unseen, writes
+from .inputs import Inputs, inputs, seconds, writes
+from .shown import shows_all
 from .tariffs import PICTURES, Counts, Tariff, is_free, listed, own_tariff
 
 _READ = frozenset(
@@ -38,6 +40,7 @@ class _Asked(NamedTuple):
     margin: int
     limit: int | None  # for each candidate
     strict: bool
+    shows_all: bool  # the key's owner says so of the server
 
     @property
     def most(self) -> int | None:
@@ -72,6 +75,7 @@ def meter(
     margin: int = 0,
     limit: int | None = None,
     strict: bool = False,
+    shows_all: bool = False,
 ) -> Usage:
     """What a call used and cost.
 
@@ -83,12 +87,13 @@ def meter(
     ``limit``: the output limit that the call went out with, where that is lower than the one it asked for.
     ``strict``: money is limited: text that nobody counted is a token a byte, as in the bound. An app can write, and
     make a model write, what really is, and leave before the report.
+    ``shows_all``: the owner of a custom server says that its streams show everything that its models make.
 
     Never raises, whatever ``result`` holds.
     """
     if call.flavor == "none":
         return Usage(cost=0)
-    asked = _Asked(provider, call, prices, margin, call.demand.limit if limit is None else limit, strict)
+    asked = _Asked(provider, call, prices, margin, call.demand.limit if limit is None else limit, strict, shows_all)
     result = result if isinstance(result, dict) else {}
     parts = [_part(asked, part) for part in _parts(result)]
     counted = [part for part in parts if part is not None]
@@ -96,10 +101,10 @@ def meter(
         return _estimate(asked, result, output_characters, {})
     unfinished = _unfinished(asked, result, counted, output_characters)
     if unfinished:
-        flowed = _flowed(asked, output_characters, untold=_output(counted) <= 1 or call.flavor == "anthropic")
+        flowed = _flowed(asked, output_characters)
         counted[-1]["output_tokens"] = counted[-1].get("output_tokens", 0) + max(flowed - _output(counted), 0)
     try:
-        cost = _cost(asked, result, counted)
+        cost = _cost(asked, result, counted) if asked.free or not _open_ended(asked, result) else None
     except ValueError:
         return _estimate(asked, result, output_characters, _sum(counted))
     total = _sum(counted)
@@ -134,18 +139,33 @@ def _unfinished(asked: _Asked, result: Mapping[str, Any], counted: list[Counts],
     return bool(result.get("unfinished")) or characters > _IMPLAUSIBLE * (_output(counted) + 1)
 
 
-def _flowed(asked: _Asked, characters: int, *, untold: bool = True) -> int:
-    """Output tokens of an answer that was cut, as many as there can be sensibly, within its limit.
+def _open_ended(asked: _Asked, result: Mapping[str, Any]) -> bool:
+    """Whether an answer was left so early that neither its report nor its output limit tells what it cost."""
+    if not result.get("unfinished") or not writes(asked.call):
+        return False
+    return bool(asked.call.demand.unbounded) or _makes_media(asked)
 
-    ``untold``: no report tells what was made before this. A model that thinks unseen is charged its whole limit then:
-    else an app could have all thinking for nothing by leaving right before the end.
+
+def _makes_media(asked: _Asked) -> bool:
+    """Whether the model may have made something else than text, at a price of its own."""
+    if asked.own or pins_text(asked.provider, asked.call):
+        return False
+    tariff = listed(asked.provider, asked.call.model)
+    return tariff is not None and makes_media(tariff.rated)
+
+
+def _flowed(asked: _Asked, characters: int) -> int:
+    """Output tokens of an answer without a usable report: what flowed, where all that is made flows.
+
+    Everything else is charged the whole limit: an app could have any amount of unseen work for nothing by leaving right
+    before the report.
     """
     if not writes(asked.call):
         return 0
-    most, tokens = asked.most, asked.tokens(characters) if untold else -(-characters // _BYTES_PER_TOKEN)
+    tokens, most = asked.tokens(characters), asked.most
     if most is None:
         return tokens
-    return most if untold and thinks_unseen(asked.provider, asked.call) else min(tokens, most)
+    return min(tokens, most) if shows_all(asked.provider, asked.call, asked.shows_all) else most
 
 
 def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int | None:
@@ -222,16 +242,23 @@ def _dollars(value: Any) -> Decimal:
 def _estimate(asked: _Asked, result: Mapping[str, Any], output_characters: int, known: Counts) -> Usage:
     """Usage from what went in and what flowed, but not less than what is ``known`` (of a report that is wrong)."""
     call, used = asked.call, inputs(asked.provider, asked.call)
-    read = asked.tokens(call.demand.text or call.input_characters) + _OVERHEAD + used.images + used.audio
-    estimated = {"input_tokens": min(read, used.whole) if call.demand.text else read}
+    estimated = {"input_tokens": _read(asked, used)}
     estimated["output_tokens"] = _flowed(asked, output_characters)
     counts = {key: max(count, known.get(key, 0)) for key, count in estimated.items()}
-    unsure = call.demand.unbounded or (used.unknown and not known)
+    unsure = call.demand.unbounded or (used.unknown and not known) or (writes(call) and _makes_media(asked))
     try:
         cost = _guessed(asked, result, counts) if asked.free or not unsure else None
     except ValueError:
         cost = None
     return Usage(counts["input_tokens"], counts["output_tokens"], 0, cost, estimated=True)
+
+
+def _read(asked: _Asked, used: Inputs) -> int:
+    """Input tokens that nobody counted. Where money is limited, as many as in the bound."""
+    text = (
+        used.text if asked.strict else asked.tokens(asked.call.demand.text or asked.call.input_characters) + _OVERHEAD
+    )
+    return text + used.images + used.audio
 
 
 def _guessed(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> int | None:

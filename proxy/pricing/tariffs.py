@@ -61,9 +61,6 @@ _ONE_RATE = frozenset({"google"})  # without an audio rate, audio costs there wh
 _FREE_PROVIDERS = frozenset({"sandbox"})  # costs nothing by definition
 _FREE_ROUTES = frozenset({("openai", "moderations")})  # OpenAI bills no moderation (?)
 
-# Windows that are round numbers in the providers' own documents.
-_MEANT = {"openai": (128_000, 200_000, 272_000, 400_000, 1_050_000), "anthropic": (200_000,)}
-
 _BY_ID = {provider.id: provider for provider in _TABLE}
 
 
@@ -172,25 +169,13 @@ def own_tariff(prices: str, model: str, provider: Provider) -> tuple[own.PriceRo
 
 @lru_cache(maxsize=2048)
 def find(prices_id: str, name: str) -> tuple[library.ModelInfo, bool] | None:
-    """The table's row for a model, and whether it is this provider's own: another one's tiers and window do not hold.
+    """The table's row for a model, and whether it is this provider's own: another one's tiers do not hold.
 
     Misses are remembered as well: each walks every pattern of the provider.
     """
     provider = _BY_ID[prices_id]
     model = provider.find_model(name.lower().removeprefix("models/"), all_providers=_TABLE)
     return None if model is None else (model, any(model is row for row in provider.models))
-
-
-def window(provider: Provider, model: str) -> int | None:
-    """How many tokens the model can read at most, where the table knows.
-
-    The table rounds: 1,000,000 stands for the 1,048,576 of Gemini and the 1,047,576 of gpt-4.1.
-    """
-    found = find(provider.prices, model) if provider.prices and 0 < len(model) <= 256 else None
-    known = found[0].context_window if found and found[1] else None
-    if not known or known % 1000 or (provider.id in _MEANT and known in _MEANT[provider.id]):
-        return known
-    return known // 1000 * 1024 if known % 10**6 else known // 10**6 * 2**20
 
 
 def listed(provider: Provider, name: str, context: Context = ()) -> Tariff | None:
