@@ -79,15 +79,15 @@ class Tally:
             declared = encoded if encoded.endswith(";base64,") else ""
         head = _decoded(value[start : start + _HEAD])
         if declared.startswith("audio/"):
-            self.recording(value, start)
+            self.recording(value, start, declared.removesuffix(";base64,"))
         elif declared.startswith("image/") and is_picture(head):
             self.images += 1
         else:
             self.hidden = True
 
-    def recording(self, value: str, start: int = 0) -> None:
-        """A recording in base64, which is decoded only where its length is needed."""
-        length = audio.of_base64(value, start) if self._parses else None
+    def recording(self, value: str, start: int, *declared: str) -> None:
+        """A recording in base64, which is decoded only where its length is needed. ``declared``: its format."""
+        length = audio.of_base64(value, start, *declared) if self._parses else None
         self.hidden = self.hidden or length is None
         self.seconds(length)
 
@@ -110,7 +110,8 @@ class Tally:
         if not form.files:
             self.beyond("no recording in the form")
         for part in form.files:
-            self.seconds(audio.of_file(part.file, part.size) if self._parses else None)
+            names = (part.content_type, audio.extension(part.filename))
+            self.seconds(audio.of_file(part.file, part.size, *names) if self._parses else None)
 
     def demand(self, text: int, characters: int, fields: frozenset[str] | None = None, messages: int = 0) -> Demand:
         return Demand(

@@ -67,7 +67,6 @@ def _media_url(reading: Reading, where: str, value: Any) -> None:
 IMAGE_URL = Rule("checked", _image_url)
 MEDIA_URL = Rule("checked", _media_url)
 _FILE = Table({"file_data": BINARY, "file_id": STATEFUL, "file_url": HIDDEN}, plain("filename detail"))
-_AUDIO = some(data=RECORDING)
 
 CHAT_PARTS = {
     **plain("text refusal thinking reasoning reference"),
@@ -75,7 +74,7 @@ CHAT_PARTS = {
     "image_url": some(image_url=IMAGE_URL, file_id=STATEFUL),
     "video_url": some(video_url=MEDIA_URL),
     "audio_url": some(audio_url=MEDIA_URL),
-    "input_audio": some(input_audio=_AUDIO),
+    "input_audio": some(input_audio=RECORDING),
     "file": some(file=fields(_FILE), file_id=STATEFUL),
 }
 _CHAT_CONTENT = each(kinds(CHAT_PARTS, what="A part", openly=True), text=True, single=True)
@@ -170,7 +169,7 @@ RESPONSE_PARTS = {
     "input_image": some(image_url=IMAGE_URL, file_id=STATEFUL),
     "computer_screenshot": some(image_url=IMAGE_URL, file_id=STATEFUL),
     "input_file": some(file_data=BINARY, file_id=STATEFUL, file_url=HIDDEN),
-    "input_audio": some(input_audio=_AUDIO),
+    "input_audio": some(input_audio=RECORDING),
 }
 _CONTENT = each(kinds(RESPONSE_PARTS, what="A part"), text=True, single=True)
 _MESSAGE = some(content=_CONTENT)

@@ -111,11 +111,18 @@ def _binary(reading: Reading, where: str, value: Any) -> None:
 
 
 def _recording(reading: Reading, where: str, value: Any) -> None:
-    """A recording in base64."""
-    if type(value) is not str:
-        raise BadRequest(f"'{where}' must be a string.", param=where)
-    reading.binary += len(value)
-    reading.tally.recording(value)
+    """``{"data", "format"}``: a recording in base64. A further field may tell a decoder another length."""
+    _object(reading, where, value)
+    data, kind = value.get("data"), value.get("format")
+    if data is not None and type(data) is not str:
+        raise BadRequest(f"'{where}.data' must be a string.", param=f"{where}.data")
+    if type(kind) not in (str, type(None)) or not value.keys() <= {"data", "format"}:
+        reading.tally.beyond("unparsed audio")
+    if data is None:
+        reading.tally.hidden = True
+        return
+    reading.binary += len(data)
+    reading.tally.recording(data, 0, kind or "")
 
 
 def _hidden(reading: Reading, where: str, value: Any) -> None:
