@@ -58,6 +58,7 @@ class Policy:
     default_output_tokens: int
     prices: str  # the key's own, as its row keeps them
     margin: int  # percent
+    shows_everything: bool  # the streams of a custom server, as its owner says
     app: str  # its name, as the grant has it
     sealed_secret: str = field(repr=False)
 
@@ -106,6 +107,7 @@ class _Row(NamedTuple):
     default_output_tokens: int
     prices: Any
     margin: int
+    shows_everything: Any
     app: str
     limits: Limits
 
@@ -115,7 +117,8 @@ _TERMS = len(_Row._fields) - 1  # columns before the limits
 _SELECT = f"""
 SELECT a.revision, a.expires_at, g.revoked_at, g.models, g.capabilities, g.allowed_origins,
        k.id, k.provider, k.base_url, k.extra_fields, k.secret, k.disabled_at, u.is_active,
-       s.kid, s.retired_at, r.jti, a.time_zone, g.default_output_tokens, k.prices, k.margin, g.app_name,
+       s.kid, s.retired_at, r.jti, a.time_zone, g.default_output_tokens, k.prices, k.margin,
+       k.shows_everything, g.app_name,
        {", ".join(f"a.{name}" for name in LIMITS)}
 FROM grants_allowance a
 JOIN grants_grant g ON g.id = a.grant_id
@@ -168,6 +171,7 @@ def _policy(claims: Claims, found: _Row) -> Policy:
         default_output_tokens=found.default_output_tokens,
         prices=found.prices,
         margin=found.margin,
+        shows_everything=bool(found.shows_everything),
         app=found.app,
         sealed_secret=found.secret,
     )

@@ -124,6 +124,7 @@ class OpenCall:
             margin=self.policy.margin,
             limit=self.limit,
             strict=self.policy.limits.money,
+            shows_all=self.policy.shows_everything,
         )
         cost = usage.cost
         if result is None and self.policy.limits.money and self._is_unknown(ending):

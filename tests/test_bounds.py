@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from grants.providers import PROVIDERS, Capability
-from proxy.dialects.base import Demand, UpstreamCall
+from proxy import dialects
+from proxy.dialects.base import Demand, Inbound, UpstreamCall
 from proxy.exceptions import NotGranted
 from proxy.pricing.bounds import FLOOR, Bound, bound, tokens_bound
 from proxy.pricing.inputs import FRAMING, OVERHEAD
@@ -81,6 +83,141 @@ def test_every_candidate_may_use_the_whole_limit() -> None:
     one, four = (bounded("openai", call("chat", "gpt-4o", limit=500, candidates=count)) for count in (1, 4))
     assert four.per_token == 4 * one.per_token
     assert four.tokens(500) - one.tokens(500) == 3 * 500
+
+
+# Tokens beside the text
+
+
+def sent(path: str, body: dict[str, Any], provider: str) -> UpstreamCall:
+    data = json.dumps(body).encode()
+    return dialects.read(Inbound("POST", path, content_type="application/json", body=data), PROVIDERS[provider], (), 64)
+
+
+HELLO = [{"role": "user", "content": "Hello"}]
+GEMINI = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "body", "messages"),
+    [
+        ("openai", "/v1/chat/completions", {"model": "gpt-4o", "messages": HELLO * 3}, 3),
+        ("openai", "/v1/responses", {"model": "gpt-4.1-mini", "input": "Hello", "instructions": "Be kind"}, 2),
+        ("anthropic", "/v1/messages", {"model": "claude-opus-5", "system": "Be kind", "messages": HELLO}, 2),
+        ("google", "/v1beta/models/gemini-2.5-flash:generateContent", GEMINI, 1),
+    ],
+)
+def test_a_known_template_without_tools_adds_sixteen_tokens_a_message_and_sixteen_for_the_answer(
+    provider: str, path: str, body: dict[str, Any], messages: int
+) -> None:
+    asked = sent(path, body, provider)
+    assert asked.demand.messages == messages
+    assert bounded(provider, asked).input_tokens == asked.demand.text + 16 * (messages + 1)
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "body"),
+    [
+        ("openai", "/v1/chat/completions", {"model": "gpt-5", "messages": HELLO}),
+        ("openai", "/v1/chat/completions", {"model": "gpt-4o", "messages": HELLO, "tools": []}),
+        ("openai", "/v1/chat/completions", {"model": "gpt-4o", "messages": HELLO, "functions": []}),
+        ("openai", "/v1/chat/completions", {"model": "gpt-4o", "messages": HELLO, "response_format": {}}),
+        ("openai", "/v1/responses", {"model": "gpt-4o", "input": "Hello", "text": {"format": {"type": "json_object"}}}),
+        ("anthropic", "/v1/messages", {"model": "claude-opus-5", "messages": HELLO, "output_config": {}}),
+        ("anthropic", "/v1/messages", {"model": "claude-opus-5", "messages": HELLO, "thinking": {"type": "adaptive"}}),
+        ("anthropic", "/v1/chat/completions", {"model": "claude-opus-5", "messages": HELLO}),
+        ("google", "/v1beta/models/gemini-2.5-flash:generateContent", {**GEMINI, "tools": []}),
+        (
+            "google",
+            "/v1beta/models/gemini-2.5-flash:generateContent",
+            {**GEMINI, "generationConfig": {"responseSchema": {}}},
+        ),
+        ("google", "/v1beta/models/gemini-4-argon:generateContent", GEMINI),
+        ("azure", "/v1/chat/completions", {"model": "o1", "messages": HELLO}),
+        ("groq", "/v1/chat/completions", {"model": "openai/gpt-oss-20b", "messages": HELLO}),
+        ("custom", "/v1/chat/completions", {"model": "house-1", "messages": HELLO}),
+    ],
+)
+def test_tools_schemas_and_unknown_templates_may_add_as_much_as_ever(
+    provider: str, path: str, body: dict[str, Any]
+) -> None:
+    asked = sent(path, body, provider)
+    assert bounded(provider, asked, ROWS).input_tokens == asked.demand.text + 16 * asked.demand.messages + OVERHEAD
+
+
+def test_each_tool_that_the_provider_describes_adds_its_description() -> None:
+    tools = [
+        {"type": "bash_20250124", "name": "bash"},
+        {"name": "f", "input_schema": {}},
+        {"type": "custom", "name": "g"},
+    ]
+    asked = sent("/v1/messages", {"model": "claude-opus-5", "messages": HELLO, "tools": tools}, "anthropic")
+    assert bounded("anthropic", asked).input_tokens == asked.demand.text + 16 + 2 * OVERHEAD
+    tools = [{"type": "apply_patch"}, {"type": "local_shell"}, {"type": "function", "name": "f"}]
+    asked = sent("/v1/responses", {"model": "gpt-5", "input": "Hello", "tools": tools}, "openai")
+    assert bounded("openai", asked).input_tokens == asked.demand.text + 16 + 3 * OVERHEAD
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4", "gpt-3.5-turbo"])
+@given(
+    st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), st.text(max_size=30)), min_size=1, max_size=9)
+)
+def test_a_conversation_is_never_more_tokens_than_its_bound(model: str, turns: list[tuple[str, str]]) -> None:
+    """By the rule that OpenAI publishes, with a token for each byte, which no tokenizer exceeds."""
+    messages = [{"role": role, "content": text} for role, text in turns]
+    asked = sent("/v1/chat/completions", {"model": model, "messages": messages}, "openai")
+    most = sum(4 + len(role) + len(text.encode("utf-8", "replace")) for role, text in turns) + 3
+    assert bounded("openai", asked).input_tokens >= most
+
+
+def test_a_cent_can_be_spent_nearly_whole_by_one_word_calls() -> None:
+    """64 callers stop when what is left pays for no further call: that was 26 % of a cent with 1,024 tokens a call."""
+    body = {"model": "gpt-4o", "messages": HELLO}
+    least = bounded("openai", sent("/v1/chat/completions", body, "openai")).cost(FLOOR)
+    assert 1 - least / 10**7 > 0.88
+
+
+# Modalities
+
+
+@pytest.mark.parametrize(
+    ("provider", "flavor", "model", "text", "most"),
+    [
+        ("google", "google", "gemini-omni-1.1-flash", None, "output_video_mtok"),
+        ("openai", "chat", "gpt-audio", 10_000, "output_audio_mtok"),
+        ("openai", "responses", "gpt-audio", None, "output_audio_mtok"),
+        ("google", "chat", "gemini-omni-1.1-flash", None, "output_video_mtok"),
+    ],
+)
+def test_a_model_that_makes_more_than_text_is_bounded_at_its_dearest_modality_unless_text_is_pinned(
+    provider: str, flavor: str, model: str, text: int | None, most: str
+) -> None:
+    row = next(row for row in price_table.providers if row.id == provider).find_model(model)
+    assert row is not None
+    prices = row.get_prices(datetime.now(UTC))
+    free, pinned = (bounded(provider, call(flavor, model, limit=1, text_only=pin)).per_token for pin in (False, True))
+    assert free == getattr(prices, most) * 1000
+    can_be_pinned = (provider, flavor) in {("openai", "chat"), ("google", "google")}
+    assert pinned == (prices.output_mtok * 1000 if can_be_pinned else free)
+    assert text is None or pinned == text
+
+
+@pytest.mark.parametrize("names", [["text"], ["TEXT"], "text"])
+def test_text_is_pinned_where_it_is_the_only_modality(names: Any) -> None:
+    assert sent(
+        "/v1/chat/completions", {"model": "m", "messages": HELLO, "modalities": names}, "openai"
+    ).demand.text_only
+    config = {"responseModalities": names}
+    path = "/v1beta/models/m:generateContent"
+    assert sent(path, {**GEMINI, "generationConfig": config}, "google").demand.text_only
+
+
+@pytest.mark.parametrize("names", [[], ["text", "audio"], ["image"], None])
+def test_text_is_not_pinned_where_other_modalities_are_named_or_none(names: Any) -> None:
+    body = {"model": "m", "messages": HELLO, "modalities": names}
+    assert not sent("/v1/chat/completions", body, "openai").demand.text_only
+
+
+# Windows
 
 
 @pytest.mark.parametrize(("provider", "model"), [("openai", "gpt-4o"), ("deepseek", "deepseek-chat")])

@@ -87,6 +87,7 @@ _TALKS = frozenset({"chat", "responses", "anthropic", "google"})  # flavors of c
 # A token's rate limits nothing worse than time: where a window is not known, that of most open models is taken.
 _USUAL_WINDOW = 131_072
 _LONG_WINDOW = 1_048_576  # Anthropic's beta ``context-1m``, for models whose own window is shorter
+_LONGER = re.compile(r"context-(?!management-)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +135,8 @@ def _window(provider: Provider, call: UpstreamCall) -> tuple[int | None, bool]:
     if not writes(call) or call.route == "openai.completions":
         return None, False
     limit = window(provider, call.model)
-    if limit is None or limit >= _LONG_WINDOW or "context-" not in call.headers.get("anthropic-beta", ""):
-        return limit, False
-    return _LONG_WINDOW, True
+    longer = _LONGER.search(call.headers.get("anthropic-beta", ""))
+    return (_LONG_WINDOW, True) if longer and (limit or 0) < _LONG_WINDOW else (limit, False)
 
 
 def writes(call: UpstreamCall) -> bool:
