@@ -413,6 +413,8 @@ def test_free_is_free_whatever_the_call_does() -> None:
         ("openai", call("chat", "gpt-4o-audio-preview", limit=1, audio=(1,)), "a token of sound of"),
         ("openai", call("chat", "gpt-4o", limit=1, tier="scale"), "calls of 'gpt-4o' in the tier 'scale'"),
         ("openai", call("chat", "gpt-4", limit=1, tier="priority"), "in the tier 'priority'"),
+        ("cerebras", call("chat", "llama3.1-8b", limit=1, tier="auto"), "in the tier 'auto'"),
+        ("custom", call("chat", "house-1", limit=1, tier="auto"), "in the tier 'auto'"),
         ("anthropic", call("anthropic", "claude-opus-4-1", limit=1, tier="fast"), "in the tier 'fast'"),
         ("anthropic", call("anthropic", "claude-opus-5", limit=1, tier="fast+us"), "in the tier 'fast+us'"),
         (

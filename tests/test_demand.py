@@ -18,6 +18,7 @@ from grants.providers import PROVIDERS
 from proxy import dialects
 from proxy.dialects import audio
 from proxy.dialects.base import Demand, FilePart, Form, Inbound, UpstreamCall
+from proxy.dialects.peculiar import asked_by_model
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
 JPEG = b"\xff\xd8\xff\xe0" + bytes(60)
@@ -405,6 +406,35 @@ def test_another_name_of_the_limit_on_the_owners_own_server_proves_nothing(name:
     assert name in chat(provider="custom", **{name: 10**6}).unbounded
 
 
+@pytest.mark.parametrize("name", ["brand_new", "maxOutputTokensPlease", "effort"])
+def test_an_unknown_field_of_the_owners_own_server_proves_nothing(name: str) -> None:
+    assert name in chat(provider="custom", **{name: 1}).unbounded
+
+
+OBEYS = "openai azure google anthropic mistral groq deepseek together fireworks cerebras bedrock custom sandbox".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("provider", [row for row in PROVIDERS if row not in OBEYS])
+def test_a_provider_that_is_not_known_to_obey_an_output_limit_bounds_nothing(provider: str) -> None:
+    """What counts against the limit is written down in ``limits.py``; a new provider is not in that list."""
+    assert chat(provider=provider).unbounded
+    assert asked_by_model("a provider of tomorrow", "m")[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "bounded"),
+    [
+        ("command-r-plus-08-2024", True),
+        ("command-a-03-2025", True),
+        ("command-a-reasoning-08-2025", False),
+        ("command-b", False),
+        ("command-a-plus", False),
+    ],
+)
+def test_coheres_models_are_bounded_where_they_are_known_not_to_reason(model: str, bounded: bool) -> None:
+    assert (chat(provider="cohere", model=model).unbounded == "") is bounded
+
+
 # Caches
 
 
@@ -417,6 +447,8 @@ def test_what_may_be_written_into_a_cache_is_said() -> None:
     assert not anthropic({"type": "text", "text": 'they call it "cache_control"'}).cached
     assert chat().cached, "OpenAI writes caches unasked, from gpt-5.6 on for a price"
     assert not gemini().cached
+    assert chat(provider="bedrock").cached, "nothing says that it does not"
+    assert not chat(provider="anthropic").cached, "its caches are written on request only"
 
 
 # Pictures to be made

@@ -87,9 +87,12 @@ def makes_media(rated: Iterable[str]) -> bool:
 def ceiling(provider: Provider, model: str, tier: str, prices: str, *, cached: bool) -> Ceiling | None:
     """``None`` where the price is not known.
 
-    ``tier``: what the call names beyond the standard one. ``prices``: the owner's rows, which have no tiers.
+    ``tier``: what the call names beyond the standard one; "auto", where it could not be pinned, may be any tier.
+    ``prices``: the owner's rows, which have no tiers.
     ``cached``: the input may be written into a cache.
     """
+    if tier == "auto":
+        return None
     if own_tariff(prices, model, provider):
         return _own(prices, model, provider.id, cached) if tier in NO_DEARER else None
     if provider.prices is None or not 0 < len(model) <= 256:

@@ -59,7 +59,7 @@ _PICTURES: dict[str, tuple[tuple[str, int], ...]] = {
         ("gpt-5-nano", 3779),
         ("gpt-5-chat", 2489),
         ("gpt-5-20", 2489),
-        ("gpt-5.", 24_600),
+        *((f"gpt-5.{minor}", 24_600) for minor in range(1, 7)),
         ("o4-mini", 2643),
         ("o1", 1275),
         ("o3", 1275),
@@ -71,7 +71,7 @@ _PICTURES: dict[str, tuple[tuple[str, int], ...]] = {
         ("claude-opus-4", 1600),
         ("claude-sonnet-4", 1600),
         ("claude-haiku-4", 1600),
-        ("claude-", 4784),
+        *((f"claude-{family}-5", 4784) for family in ("opus", "sonnet", "haiku", "fable", "mythos")),
     ),
     "google": (("gemini-3", 2240),),
 }
