@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from proxy.dialects.base import Demand, Inbound, UpstreamCall, Usage
 from proxy.pricing import shown
 from proxy.pricing.bounds import bound
 from proxy.pricing.metering import meter
-from proxy.pricing.shown import PLAIN_FIELDS, shows_all
+from proxy.pricing.shown import shows_all
 from proxy.sse import Decoder
 
 from .api import owner
@@ -28,11 +29,10 @@ from .test_relay import chat, finished_call
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hi"}]
 LIMIT = 4000
+FIELDS = frozenset({"model", "messages", "max_tokens", "stream", "stream_options", "temperature"})
 
 
-def call(
-    route: str, flavor: str, model: str, fields: frozenset[str] | None = PLAIN_FIELDS, **more: Any
-) -> UpstreamCall:
+def call(route: str, flavor: str, model: str, fields: frozenset[str] | None = FIELDS, **more: Any) -> UpstreamCall:
     demand = Demand(text=100, limit=LIMIT, fields=fields, **more)
     return UpstreamCall(route, "POST", "/", models=(model,), flavor=flavor, demand=demand, stream=True)
 
@@ -119,7 +119,7 @@ def test_every_provider_of_the_list_is_in_the_catalogue_and_tested() -> None:
 def test_a_field_that_may_hide_output_proves_nothing(provider: str, name: str, field: str) -> None:
     asked = call("openai.chat", "chat", name)
     assert shows_all(PROVIDERS[provider], asked)
-    assert not shows_all(PROVIDERS[provider], call("openai.chat", "chat", name, PLAIN_FIELDS | {field}))
+    assert not shows_all(PROVIDERS[provider], call("openai.chat", "chat", name, FIELDS | {field}))
     assert not shows_all(PROVIDERS[provider], call("openai.chat", "chat", name, None))
 
 
@@ -134,7 +134,7 @@ def test_a_field_that_may_hide_output_proves_nothing(provider: str, name: str, f
     ],
 )
 def test_the_arguments_of_tools_flow_as_they_are_made_at_openai_only(provider: str, name: str, shows: bool) -> None:
-    assert shows_all(PROVIDERS[provider], call("openai.chat", "chat", name, PLAIN_FIELDS | {"tools"})) == shows
+    assert shows_all(PROVIDERS[provider], call("openai.chat", "chat", name, FIELDS | {"tools"})) == shows
 
 
 def test_a_beta_proves_nothing() -> None:
@@ -177,11 +177,10 @@ def test_a_body_as_clients_send_it_is_charged_for_what_flowed_where_all_is_shown
         "n": 2,
         "temperature": 1,
         "tools": tools,
-        "stop": ["x"],
     }
     word = {"model": "gpt-4o", "choices": [{"index": 0, "delta": {"content": "Hello"}}]}
     assert left("openai", read(CHAT, body, "openai"), word).output_tokens == 5
-    config = {"maxOutputTokens": 900, "topK": 3, "stop_sequences": ["x"]}
+    config = {"maxOutputTokens": 900, "topK": 3}
     gemini = {"contents": [{"parts": [{"text": "hi"}]}], "generation_config": config}
     asked = read("/v1beta/models/gemini-2.0-flash:generateContent", gemini, "google")
     assert meter(PROVIDERS["google"], asked, None, output_characters=5, strict=True).output_tokens == 5
@@ -346,3 +345,98 @@ def test_it_cannot_be_said_of_another_provider(alice: Any, by: Any, monkeypatch:
     answer = owner(alice).patch(f"/api/provider-keys/{key.pk}/", {"shows_everything": True})
     assert (answer.status, list(answer.body["error"]["fields"])) == (400, ["shows_everything"])
     assert not ProviderKey.objects.get().shows_everything
+
+
+# At which rates
+
+
+def rates(provider: str, path: str, body: dict[str, Any]) -> tuple[Usage, int]:
+    """A stream that is left before its first event, and the bound of the call at the output that is charged."""
+    asked = read(path, {"messages": HELLO, "stream": True, "max_tokens": 900, **body}, provider)
+    most = bound(PROVIDERS[provider], asked, "[]", 0, max_cost_per_call=None)
+    usage = left(provider, asked)
+    return usage, most.cost(usage.output_tokens)
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "body"),
+    [
+        ("openai", CHAT, {"model": "gpt-4o", "service_tier": "priority"}),
+        ("openai", CHAT, {"model": "gpt-5", "service_tier": "priority"}),
+        ("anthropic", "/v1/messages", {"model": "claude-opus-5", "speed": "fast"}),
+        ("anthropic", "/v1/messages", {"model": "claude-opus-5", "inference_geo": "us"}),
+        (
+            "anthropic",
+            "/v1/messages",
+            {"model": "claude-haiku-4-5", "cache_control": {"type": "ephemeral", "ttl": "1h"}},
+        ),
+        ("google", CHAT, {"model": "gemini-2.5-flash"}),
+    ],
+)
+def test_an_answer_without_a_report_is_charged_at_the_dearest_rates_of_its_call(
+    provider: str, path: str, body: dict[str, Any]
+) -> None:
+    """Nothing tells which tier served it, or what was written into a cache."""
+    usage, most = rates(provider, path, body)
+    assert usage.cost == most > 0
+
+
+def test_a_report_of_a_priority_call_that_does_not_tell_its_tier_is_charged_the_whole_bound_when_it_is_left() -> None:
+    body = {"model": "gpt-4o", "messages": HELLO, "stream": True, "service_tier": "priority"}
+    told = {
+        "model": "gpt-4o",
+        "choices": [{"index": 0, "delta": {}}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 4},
+    }
+    assert left("openai", read(CHAT, body, "openai"), told).cost is None
+    cost = left("openai", read(CHAT, body, "openai"), told | {"service_tier": "default"}).cost
+    assert cost is not None
+
+
+@pytest.mark.parametrize(
+    ("told", "factor"), [({}, "1.7"), ({"service_tier": "priority"}, "1.7"), ({"service_tier": "default"}, "1")]
+)
+def test_an_answer_that_does_not_tell_its_tier_is_charged_at_the_one_that_was_asked_for(
+    told: dict[str, str], factor: str
+) -> None:
+    asked = read(CHAT, {"model": "gpt-4o", "messages": HELLO, "service_tier": "priority"}, "openai")
+    answer = {"model": "gpt-4o", "usage": {"prompt_tokens": 100, "completion_tokens": 100}, **told}
+    cost = meter(PROVIDERS["openai"], asked, answer, output_characters=9, strict=True).cost
+    assert cost == 100 * 12_500 * Decimal(factor)
+
+
+def test_a_fast_claude_that_tells_a_tier_but_no_speed_is_charged_as_fast() -> None:
+    body = {"model": "claude-opus-5", "messages": HELLO, "max_tokens": 900, "speed": "fast"}
+    asked = read("/v1/messages", body, "anthropic")
+    usage = {"input_tokens": 0, "output_tokens": 100, "service_tier": "standard"}
+    fast, slow = (
+        meter(
+            PROVIDERS["anthropic"],
+            asked,
+            {"model": asked.model, "usage": usage | more},
+            output_characters=9,
+            strict=True,
+        )
+        for more in ({}, {"speed": "standard"})
+    )
+    assert slow.cost == 100 * 25_000
+    assert fast.cost == 2 * slow.cost
+
+
+# Ways around the list
+
+
+def test_tools_that_a_message_brings_hide_what_is_made_for_them() -> None:
+    tool = {"type": "tool_definition", "definition": {"name": "f", "input_schema": {"type": "object"}}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "tool_addition", "tool": tool}]}]
+    body = {"model": "claude-sonnet-4-5", "max_tokens": 900, "messages": messages, "stream": True}
+    asked = read("/v1/messages", body, "anthropic")
+    assert not shows_all(PROVIDERS["anthropic"], asked)
+    most = bound(PROVIDERS["anthropic"], asked, "[]", 0, max_cost_per_call=None)
+    assert most.input_tokens >= asked.demand.text + 1024, "the provider describes how tools are used"
+
+
+@pytest.mark.parametrize("stop", ["stop", "stop_sequences"])
+def test_what_may_be_a_stop_sequence_is_held_back(stop: str) -> None:
+    asked = call("openai.chat", "chat", "gpt-4o", frozenset({"model", "messages", stop}))
+    assert not shows_all(PROVIDERS["openai"], asked)

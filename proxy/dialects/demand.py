@@ -32,6 +32,7 @@ class Tally:
         "candidates",
         "default_limit",
         "described",
+        "has_tools",
         "hidden",
         "images",
         "least",
@@ -60,6 +61,7 @@ class Tally:
         self.size = self.quality = self.tier = self.unbounded = ""
         self.cached = False
         self.described = 0  # tools that the provider describes to the model in words of its own
+        self.has_tools = False  # in the body or in one of its messages
         self.text_only = False
 
     def beyond(self, why: str) -> None:
@@ -136,9 +138,9 @@ class Tally:
         )
 
 
-def field_names(body: dict[str, Any]) -> frozenset[str]:
-    """The names of a body's fields; those of Gemini's ``generationConfig`` are among them."""
-    names = frozenset(body)
+def field_names(body: dict[str, Any], has_tools: bool) -> frozenset[str]:
+    """The names of a body's fields, of Gemini's ``generationConfig``, and ``tools`` where a message brings some."""
+    names = frozenset((*body, "tools")) if has_tools else frozenset(body)
     for name in ("generationConfig", "generation_config"):
         if type(config := body.get(name)) is dict:
             names |= config.keys()

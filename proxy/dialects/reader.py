@@ -104,7 +104,7 @@ def _demand(reading: Reading, route: Route, body: bytes | None, form: Form | Non
     if tally.limited and b'"cache_control"' in body:
         tally.cached = True
     size = text_size(body) if tally.limited else len(body)
-    fields, messages = field_names(reading.body), message_count(reading.body)
+    fields, messages = field_names(reading.body, tally.has_tools), message_count(reading.body)
     return tally.demand(size - reading.binary, reading.characters or 0, fields, messages)
 
 

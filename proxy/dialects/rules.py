@@ -165,7 +165,8 @@ def inline(data: str, *declared: str) -> Rule:
 
 
 def _described(reading: Reading, where: str, value: Any) -> None:
-    """Count a tool that the app does not describe itself: the provider adds its description to the input."""
+    """Note a tool, wherever it stands in the body, and count one that the provider describes in words of its own."""
+    reading.tally.has_tools = True
     if value.get("type") not in (None, "function", "custom"):
         reading.tally.described += 1
 

@@ -84,6 +84,13 @@ def makes_media(rated: Iterable[str]) -> bool:
     return any(unit.get("direction") == "output" and unit.get("modality") not in (None, "text") for unit in units)
 
 
+def served(provider: Provider, call: UpstreamCall, told: Context) -> Context:
+    """What an answer is priced by: what it tells, and the tier that was asked for where it tells nothing of that."""
+    tier, found = call.demand.tier, find(provider.prices, call.model) if provider.prices else None
+    names = [] if found is None else [name for name in _TIERS if is_known(provider.prices or "", found, name, tier)]
+    return (*told, *((name, tier) for name in names if name not in dict(told)))
+
+
 def ceiling(provider: Provider, model: str, tier: str, prices: str, *, cached: bool) -> Ceiling | None:
     """``None`` where the price is not known.
 

@@ -16,11 +16,13 @@ from grants.prices import PriceRow
 from grants.providers import Provider
 
 from ..dialects.base import UpstreamCall, Usage
-from .ceilings import makes_media, pins_text
+from ..exceptions import NotGranted
+from .bounds import bound
+from .ceilings import makes_media, pins_text, served
 from .counting import LEAST_SECONDS, context, reported, tools
 from .inputs import Inputs, inputs, seconds, writes
 from .shown import shows_all
-from .tariffs import PICTURES, Counts, Tariff, is_free, listed, own_tariff
+from .tariffs import NO_DEARER, PICTURES, Counts, Tariff, is_free, listed, own_tariff
 
 _READ = frozenset(
     {"chat", "responses", "anthropic", "google", "embeddings", "moderations"}
@@ -143,7 +145,8 @@ def _open_ended(asked: _Asked, result: Mapping[str, Any]) -> bool:
     """Whether an answer was left so early that neither its report nor its output limit tells what it cost."""
     if not result.get("unfinished") or not writes(asked.call):
         return False
-    return bool(asked.call.demand.unbounded) or _makes_media(asked)
+    demand = asked.call.demand
+    return bool(demand.unbounded) or _makes_media(asked) or (demand.tier not in NO_DEARER and not context(result))
 
 
 def _makes_media(asked: _Asked) -> bool:
@@ -192,6 +195,8 @@ def _priced(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> Decimal
     if found := asked.own:
         return _by(asked, found[1], counts)
     priced = context(result)
+    if asked.strict and asked.call.demand.tier not in NO_DEARER:
+        priced = served(asked.provider, asked.call, priced)
     for name in (result.get("model") or result.get("modelVersion"), asked.call.model):
         tariff = listed(asked.provider, name, priced) if isinstance(name, str) else None
         if tariff is not None and (cost := _by(asked, tariff, counts)) is not None:
@@ -246,11 +251,25 @@ def _estimate(asked: _Asked, result: Mapping[str, Any], output_characters: int, 
     estimated["output_tokens"] = _flowed(asked, output_characters)
     counts = {key: max(count, known.get(key, 0)) for key, count in estimated.items()}
     unsure = call.demand.unbounded or (used.unknown and not known) or (writes(call) and _makes_media(asked))
+    if asked.strict and not asked.free:
+        cost = None if unsure else _dearest(asked, counts)
+        return Usage(counts["input_tokens"], counts["output_tokens"], 0, cost, estimated=True)
     try:
         cost = _guessed(asked, result, counts) if asked.free or not unsure else None
     except ValueError:
         cost = None
     return Usage(counts["input_tokens"], counts["output_tokens"], 0, cost, estimated=True)
+
+
+def _dearest(asked: _Asked, counts: Counts) -> int | None:
+    """What ``counts`` cost at the rates of the bound: nothing tells the tier, or what was written into a cache."""
+    try:
+        found = bound(asked.provider, asked.call, asked.prices, asked.margin, max_cost_per_call=None)
+    except NotGranted:
+        return None
+    beyond = max(counts["input_tokens"] - found.input_tokens, 0)  # a report that is wrong may tell more
+    output = counts["output_tokens"] * found.per_token / found.candidates
+    return None if beyond else int((found.fixed + output).to_integral_value(ROUND_CEILING))
 
 
 def _read(asked: _Asked, used: Inputs) -> int:

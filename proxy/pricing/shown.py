@@ -5,8 +5,8 @@ to stream all of it. Everything else may have been thought, or kept back, unseen
 its whole output limit. So this is a list of what is proven, with the source beside each row; whatever is missing is
 charged in full. Rows belong to a provider, whatever the wire format of the call.
 
-``fields``: the fields of a body that are known to hide nothing and to add no text to the input. A call with any other
-field (``thinking``, ``reasoning_format``, ``best_of``), or with a beta header, proves nothing.
+A row also names the fields of a body that are known to hide nothing. A call with any other field (``thinking``,
+``reasoning_format``, ``best_of``), or with a beta header, proves nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from grants.providers import Provider
 
 from ..dialects.base import UpstreamCall
 
-# Fields that neither hide output nor bring a text of the provider's own into the input: those of OpenAI's routes, then
-# Anthropic's, then Gemini's, whose parser takes either spelling.
+# Fields that bring no text of the provider's own into the input: those of OpenAI's routes, then Anthropic's, then
+# Gemini's, whose parser takes either spelling.
 _PLAIN = """
     model messages prompt input instructions max_tokens max_completion_tokens max_output_tokens n stream stream_options
     temperature top_p top_k min_p stop seed presence_penalty frequency_penalty repetition_penalty logit_bias logprobs
@@ -33,6 +33,8 @@ _PLAIN = """
 _TOOL_FIELDS = "tools tool_choice parallel_tool_calls functions function_call response_format text"
 _REASONING_FIELDS = "thinking reasoning_effort"
 PLAIN_FIELDS = frozenset(_PLAIN.split())
+# What may be the beginning of a stop sequence is held back until it is decided.
+_OPEN_FIELDS = PLAIN_FIELDS - {"stop", "stop_sequences", "stopSequences"}
 _TOOLS = frozenset(_TOOL_FIELDS.split())
 _REASONING = frozenset(_REASONING_FIELDS.split())
 _DATE = r"(?:-20\d\d-\d\d-\d\d)?"
@@ -43,7 +45,7 @@ class _Row(NamedTuple):
     """``names``: matched whole. ``fields``: what a call may name without hiding anything."""
 
     names: re.Pattern[str]
-    fields: frozenset[str] = PLAIN_FIELDS
+    fields: frozenset[str] = _OPEN_FIELDS
 
 
 _ROWS: dict[str, tuple[_Row, ...]] = {
@@ -57,7 +59,7 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
                 rf"|gpt-4-turbo(?:-preview)?{_DATE}|chatgpt-4o-latest|gpt-4o(?:-mini)?{_DATE}"
                 rf"|gpt-4\.1(?:-mini|-nano)?{_DATE}"
             ),
-            PLAIN_FIELDS | _TOOLS,
+            _OPEN_FIELDS | _TOOLS,
         ),
     ),
     # Extended thinking is off unless the request asks for it (docs.claude.com, "Migrating to Claude 4": "disabled by
@@ -76,16 +78,16 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
     # A function call is sent when it is whole, so no call with tools is here.
     "google": (_Row(re.compile(r"gemini-(?:1\.5-(?:pro|flash|flash-8b)|2\.0-flash(?:-lite)?)(?:-00[12])?")),),
     # The chain of thought is streamed whole, before the answer (api-docs.deepseek.com/guides/thinking_mode).
-    "deepseek": (_Row(re.compile(r"deepseek-(?:chat|reasoner|v4-flash|v4-pro)"), PLAIN_FIELDS | _REASONING),),
+    "deepseek": (_Row(re.compile(r"deepseek-(?:chat|reasoner|v4-flash|v4-pro)"), _OPEN_FIELDS | _REASONING),),
     # Llama 3 has no reasoning mode (Meta's model cards); both hosts list their models that have (console.groq.com/docs/
     # reasoning, inference-docs.cerebras.ai/capabilities/reasoning).
     "groq": (_Row(re.compile(r"llama-3\.3-70b-versatile|llama-3\.1-8b-instant")),),
     "cerebras": (_Row(re.compile(r"llama3\.1-8b|llama-3\.3-70b")),),
     # Our own.
-    "sandbox": (_Row(re.compile(r".*", re.DOTALL), PLAIN_FIELDS | _TOOLS | _REASONING),),
+    "sandbox": (_Row(re.compile(r".*", re.DOTALL), _OPEN_FIELDS | _TOOLS | _REASONING),),
 }
 # What the owner of a custom server has said of it: thinking and tool calls are streamed as they are made.
-_OWNERS_WORD = (_Row(re.compile(r".*", re.DOTALL), PLAIN_FIELDS | _TOOLS | _REASONING),)
+_OWNERS_WORD = (_Row(re.compile(r".*", re.DOTALL), _OPEN_FIELDS | _TOOLS | _REASONING),)
 
 
 def shows_all(provider: Provider, call: UpstreamCall, owner_says: bool = False) -> bool:
