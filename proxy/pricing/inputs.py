@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from grants.providers import Capability, Provider
 
@@ -150,11 +151,17 @@ def _overhead(provider: Provider, call: UpstreamCall) -> int:
         return 0
     if not writes(call):
         return FRAMING
-    demand, template = call.demand, _TEMPLATES.get((provider.id, call.flavor))
+    demand = call.demand
     is_plain = demand.messages and demand.fields is not None and demand.fields <= PLAIN_FIELDS
-    if is_plain and template and template.fullmatch(call.model):
+    if is_plain and _template_is_known(provider.id, call.flavor, call.model):
         return PER_MESSAGE * (demand.messages + 1)
     return PER_MESSAGE * demand.messages + OVERHEAD * (1 + demand.described)
+
+
+@lru_cache(maxsize=2048)
+def _template_is_known(provider_id: str, flavor: str, model: str) -> bool:
+    template = _TEMPLATES.get((provider_id, flavor))
+    return template is not None and bool(template.fullmatch(model))
 
 
 def picture_tokens(provider: Provider, model: str) -> int | None:

@@ -10,6 +10,7 @@ A number may be too large: that only reserves more. "1M" counts as 1,048,576.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from grants.providers import Provider
 
@@ -59,6 +60,10 @@ _WINDOWS = {
 
 def window(provider: Provider, model: str) -> int | None:
     """How many tokens ``model`` can read at most; ``None`` where no documentation says it."""
-    rows = _WINDOWS.get("openai" if provider.id == "azure" else provider.id, ())
-    name = model.lower().removeprefix("models/")
+    return _window("openai" if provider.id == "azure" else provider.id, model)
+
+
+@lru_cache(maxsize=2048)
+def _window(provider_id: str, model: str) -> int | None:
+    rows, name = _WINDOWS.get(provider_id, ()), model.lower().removeprefix("models/")
     return next((tokens for pattern, tokens in rows if pattern.fullmatch(name)), None)
