@@ -58,6 +58,7 @@ class Policy:
     default_output_tokens: int
     prices: str  # the key's own, as its row keeps them
     margin: int  # percent
+    shows_everything: bool  # the streams of a custom server, as its owner says
     app: str  # its name, as the grant has it
     price_list: str  # the digest of the list in force; empty: the installed prices
     sealed_secret: str = field(repr=False)
@@ -107,6 +108,7 @@ class _Row(NamedTuple):
     default_output_tokens: int
     prices: Any
     margin: int
+    shows_everything: Any
     app: str
     price_list: str
     limits: Limits
@@ -117,7 +119,8 @@ _TERMS = len(_Row._fields) - 1  # columns before the limits
 _SELECT = f"""
 SELECT a.revision, a.expires_at, g.revoked_at, g.models, g.capabilities, g.allowed_origins,
        k.id, k.provider, k.base_url, k.extra_fields, k.secret, k.disabled_at, u.is_active,
-       s.kid, s.retired_at, r.jti, a.time_zone, g.default_output_tokens, k.prices, k.margin, g.app_name,
+       s.kid, s.retired_at, r.jti, a.time_zone, g.default_output_tokens, k.prices, k.margin,
+       k.shows_everything, g.app_name,
        COALESCE((SELECT digest FROM grants_pricelist ORDER BY number DESC LIMIT 1), ''),
        {", ".join(f"a.{name}" for name in LIMITS)}
 FROM grants_allowance a
@@ -171,6 +174,7 @@ def _policy(claims: Claims, found: _Row) -> Policy:
         default_output_tokens=found.default_output_tokens,
         prices=found.prices,
         margin=found.margin,
+        shows_everything=bool(found.shows_everything),
         app=found.app,
         price_list=found.price_list,
         sealed_secret=found.secret,

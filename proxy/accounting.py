@@ -126,6 +126,7 @@ class OpenCall:
             limit=self.limit,
             strict=self.policy.limits.money,
             price_list=self.policy.price_list,
+            shows_all=self.policy.shows_everything,
         )
         cost = usage.cost
         if result is None and self.policy.limits.money and self._is_unknown(ending):

@@ -90,7 +90,7 @@ def test_a_password_field_that_browsers_do_not_fill_takes_the_secret(desk: Clien
     html = desk.get(ADD).content.decode()
     tag = next(tag for tag in html.split("<input ") if 'name="secret"' in tag).split(">")[0]
     assert 'type="password"' in tag
-    assert 'autocomplete="off"' in tag
+    assert 'autocomplete="new-password"' in tag
 
 
 def test_an_empty_secret_keeps_the_one_that_is_stored(desk: Client, key: ProviderKey) -> None:

@@ -140,7 +140,7 @@ def test_keys_are_listed_without_their_secrets(alice: Any, by: Actor) -> None:
     key = ProviderKey.add(owner=alice, provider="openai", label="Work", secret=CANARY, by=by)
     response = Client().get("/api/provider-keys/", headers=owner(alice).headers)
     shown = {"id": str(key.pk), "label": "Work", "provider": "openai", "hint": CANARY[-4:], "disabled": False}
-    assert response.json() == [shown | {"prices": [], "margin": 0}]
+    assert response.json() == [shown | {"prices": [], "margin": 0, "shows_everything": False}]
     assert CANARY not in response.content.decode()
     assert key.secret not in response.content.decode()
 

@@ -18,6 +18,7 @@ from grants.providers import PROVIDERS
 from proxy import dialects
 from proxy.dialects import audio
 from proxy.dialects.base import Demand, FilePart, Form, Inbound, UpstreamCall
+from proxy.dialects.peculiar import asked_by_model
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
 JPEG = b"\xff\xd8\xff\xe0" + bytes(60)
@@ -71,10 +72,12 @@ def read(
     return dialects.read(inbound, PROVIDERS[provider], extra, default)
 
 
-def form(path: str, *files: tuple[str, bytes], provider: str = "openai", **fields: str) -> UpstreamCall:
-    parts = tuple(FilePart(name, "a.bin", "audio/wav", len(data), io.BytesIO(data)) for name, data in files)
+def form(
+    path: str, *files: tuple[str, bytes], filename: str = "a.bin", kind: str = "audio/wav", **fields: str
+) -> UpstreamCall:
+    parts = tuple(FilePart(name, filename, kind, len(data), io.BytesIO(data)) for name, data in files)
     inbound = Inbound("POST", path, form=Form((("model", "m"), *fields.items()), parts))
-    return dialects.read(inbound, PROVIDERS[provider], (), 4096)
+    return dialects.read(inbound, PROVIDERS["openai"], (), 4096)
 
 
 def chat(*parts: dict[str, Any], provider: str = "openai", **more: Any) -> Demand:
@@ -403,6 +406,35 @@ def test_another_name_of_the_limit_on_the_owners_own_server_proves_nothing(name:
     assert name in chat(provider="custom", **{name: 10**6}).unbounded
 
 
+@pytest.mark.parametrize("name", ["brand_new", "maxOutputTokensPlease", "effort"])
+def test_an_unknown_field_of_the_owners_own_server_proves_nothing(name: str) -> None:
+    assert name in chat(provider="custom", **{name: 1}).unbounded
+
+
+OBEYS = "openai azure google anthropic mistral groq deepseek together fireworks cerebras bedrock custom sandbox".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("provider", [row for row in PROVIDERS if row not in OBEYS])
+def test_a_provider_that_is_not_known_to_obey_an_output_limit_bounds_nothing(provider: str) -> None:
+    """What counts against the limit is written down in ``limits.py``; a new provider is not in that list."""
+    assert chat(provider=provider).unbounded
+    assert asked_by_model("a provider of tomorrow", "m")[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "bounded"),
+    [
+        ("command-r-plus-08-2024", True),
+        ("command-a-03-2025", True),
+        ("command-a-reasoning-08-2025", False),
+        ("command-b", False),
+        ("command-a-plus", False),
+    ],
+)
+def test_coheres_models_are_bounded_where_they_are_known_not_to_reason(model: str, bounded: bool) -> None:
+    assert (chat(provider="cohere", model=model).unbounded == "") is bounded
+
+
 # Caches
 
 
@@ -415,6 +447,8 @@ def test_what_may_be_written_into_a_cache_is_said() -> None:
     assert not anthropic({"type": "text", "text": 'they call it "cache_control"'}).cached
     assert chat().cached, "OpenAI writes caches unasked, from gpt-5.6 on for a price"
     assert not gemini().cached
+    assert chat(provider="bedrock").cached, "nothing says that it does not"
+    assert not chat(provider="anthropic").cached, "its caches are written on request only"
 
 
 # Pictures to be made
@@ -463,6 +497,14 @@ def test_speech_counts_its_characters_exactly(text: str) -> None:
 
 
 # Recordings
+
+
+def sound(data: bytes, kind: Any, **more: Any) -> Demand:
+    return chat({"type": "input_audio", "input_audio": {"data": b64(data), "format": kind, **more}})
+
+
+def blob(data: bytes, kind: str) -> Demand:
+    return gemini({"inlineData": {"mimeType": kind, "data": b64(data)}})
 
 
 def seconds(data: bytes) -> int | None:
@@ -625,6 +667,50 @@ def test_recordings_are_counted_by_the_second_wherever_they_stand() -> None:
 )
 def test_a_recording_of_unsure_length_leaves_the_call_without_a_bound(demand: Any) -> None:
     assert demand().unbounded == "unparsed audio"
+
+
+def transcribed(data: bytes, filename: str, kind: str) -> Demand:
+    return form("/v1/audio/transcriptions", ("file", data), filename=filename, kind=kind).demand
+
+
+@pytest.mark.parametrize(
+    ("demand", "agrees"),
+    [
+        (lambda: sound(wav(), "wav"), True),
+        (lambda: sound(wav(), "WAV"), True),
+        (lambda: sound(wav(), None), True),
+        (lambda: sound(mp3(), "mp3"), True),
+        (lambda: sound(wav(), "mp3"), False),
+        (lambda: sound(mp3(), "wav"), False),
+        (lambda: sound(wav(), "pcm16"), False),
+        (lambda: sound(wav(), "g711_ulaw"), False),
+        (lambda: sound(wav(), 8), False),
+        (lambda: sound(wav(), "wav", sample_rate=8), False),
+        (lambda: blob(wav(), "audio/wav"), True),
+        (lambda: blob(mp3(), "audio/mpeg"), True),
+        (lambda: blob(wav(), "audio/l16;rate=8"), False),
+        (lambda: blob(wav(), "audio/wav;rate=8"), False),
+        (lambda: blob(wav(), "audio/pcm"), False),
+        (lambda: blob(wav(), "audio/mpeg"), False),
+        (lambda: chat({"type": "image_url", "image_url": data_url(wav(), "audio/x-wav")}), True),
+        (lambda: chat({"type": "image_url", "image_url": data_url(wav(), "audio/basic")}), False),
+        (lambda: transcribed(wav(), "a.wav", "audio/x-wav"), True),
+        (lambda: transcribed(mp3(), "A.MP3", "audio/mpeg"), True),
+        (lambda: transcribed(mp3(), "a", "application/octet-stream"), True),
+        (lambda: transcribed(wav(), "a.mp3", "audio/wav"), False),
+        (lambda: transcribed(wav(), "a.wav", "audio/mpeg"), False),
+        (lambda: transcribed(wav(), "a.raw", "application/octet-stream"), False),
+        (lambda: transcribed(wav(), "a.wav", "audio/l16; rate=8"), False),
+        (lambda: transcribed(mp3(), "a.m4a", "audio/mpeg"), False),
+        (lambda: transcribed(mp3(), "a.mpeg", "video/mpeg"), False),
+    ],
+)
+def test_a_recording_has_a_length_only_where_its_declared_format_is_that_of_its_bytes(
+    demand: Any, agrees: bool
+) -> None:
+    """A decoder that believes the declaration may play one second of WAV for an hour."""
+    found = demand()
+    assert (len(found.audio), found.unbounded) == ((1, "") if agrees else (0, "unparsed audio"))
 
 
 def test_a_transcription_without_a_file_has_no_bound() -> None:

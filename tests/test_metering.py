@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
@@ -569,7 +568,8 @@ def test_parts_that_exceed_the_whole_get_no_discount() -> None:
     assert usage == Usage(1000, 10, 0, nanos((1000, "2.5"), (10, "10")), estimated=True)
 
 
-def demanded(flavor: str, model: str, **demand: Any) -> UpstreamCall:
+def demanded(flavor: str, model: str, fields: str = "model messages", **demand: Any) -> UpstreamCall:
+    demand["fields"] = frozenset(fields.split())
     return UpstreamCall(f"test.{flavor}", "POST", "/", models=(model,), flavor=flavor, demand=Demand(**demand))
 
 
@@ -607,7 +607,7 @@ def test_who_leaves_a_model_that_thinks_unseen_is_charged_all_that_it_may_have_t
 
 
 def test_a_claude_that_was_told_to_think_may_have_thought_up_to_its_limit() -> None:
-    call = replace(demanded("anthropic", "claude-sonnet-4-5", text=300, limit=1000), json=b'{"thinking":{}}')
+    call = demanded("anthropic", "claude-sonnet-4-5", "model thinking", text=300, limit=1000)
     started = claude(input_tokens=100, output_tokens=1) | {"unfinished": True}
     usage = meter(PROVIDERS["anthropic"], call, started, output_characters=30)
     assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (100, 1000, True)

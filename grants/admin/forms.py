@@ -103,6 +103,14 @@ class KeyForm(DeskForm):
         help_text="On top of every price, where your bill is higher than the list.",
     )
 
+    shows_everything = forms.BooleanField(
+        label="Its streams show everything",
+        required=False,
+        help_text="Only for custom servers. Tick it where a stream shows all output as it is made, thinking and tool "
+        "calls included. Under a limit on money, an answer that an app leaves early is then charged for what it "
+        "showed, else for its whole output limit.",
+    )
+
     def clean_margin(self) -> int:
         return self.cleaned_data["margin"] or 0
 
@@ -123,17 +131,17 @@ class KeyEditForm(DeskForm):
     extra_fields = KeyForm.base_fields["extra_fields"]
     prices = KeyForm.base_fields["prices"]
     margin = KeyForm.base_fields["margin"]
+    shows_everything = KeyForm.base_fields["shows_everything"]
     clean_margin = KeyForm.clean_margin
 
     def clean_extra_fields(self) -> list[str]:
         return list(self.cleaned_data["extra_fields"])
 
     def save(self, key: ProviderKey, by: Any) -> bool:
-        names = ("label", "extra_fields", "prices", "margin")
-        wanted = {name: self.cleaned_data[name] for name in names}
+        wanted = {name: self.cleaned_data[name] for name in ProviderKey.CHANGEABLE}
 
         def act() -> bool:
-            if wanted != {name: getattr(key, name) for name in names}:
+            if wanted != {name: getattr(key, name) for name in wanted}:
                 key.change(**wanted, by=by)
             if self.cleaned_data["secret"]:
                 key.replace_secret(self.cleaned_data["secret"], by)

@@ -116,8 +116,9 @@ class ProviderKeyAdmin(DeskAdmin):
 
     def edit_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = self.find(request, object_id)
-        now = {name: getattr(key, name) for name in ("label", "extra_fields", "prices", "margin")}
+        now = {name: getattr(key, name) for name in ProviderKey.CHANGEABLE}
         form = KeyEditForm(request.POST or None, initial=now)
+        form.fields["shows_everything"].disabled = key.provider != "custom"
         if form.is_valid() and form.save(key, by(request)):
             messages.success(request, "Saved. The next call uses it.")
             return redirect(self.url("change", key.pk))

@@ -175,6 +175,9 @@ class KeyAnswer(serializers.Serializer[Any]):
     disabled = serializers.SerializerMethodField()
     prices = Prices(help_text="Your own, before those that AIPassport knows; the first row that matches counts.")
     margin = serializers.IntegerField(help_text="Percent, on top of every price.")
+    shows_everything = serializers.BooleanField(
+        help_text="Streams of this custom server show all output as it is made, as its owner says."
+    )
 
     def get_disabled(self, key: Any) -> bool:
         return key.disabled_at is not None

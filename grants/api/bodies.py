@@ -20,7 +20,7 @@ from ..terms import (
     PATTERN,
     Terms,
 )
-from .fields import Dollars, Id, Moment, Prices, Strict, Text, Whole
+from .fields import Dollars, Flag, Id, Moment, Prices, Strict, Text, Whole
 
 PROVIDER_CHOICES = [(row.id, row.label) for row in PROVIDERS.values()]
 CAPABILITY_CHOICES = [item.value for item in Capability]
@@ -170,6 +170,9 @@ class KeyBody(Strict):
     label = Text(required=False, max_length=100)  # type: ignore[assignment]
     prices = Prices(required=False, help_text="All of your own prices for this key: what is not in the list is gone.")
     margin = Whole(required=False, min_value=0, max_value=MAX_MARGIN, help_text="Percent, on top of every price.")
+    shows_everything = Flag(
+        required=False, help_text="Only for custom servers: their streams show all output as it is made."
+    )
 
 
 class NothingBody(Strict):

@@ -40,6 +40,15 @@ class Text(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class Flag(serializers.BooleanField):
+    """JSON's true or false. (DRF's own takes strings and numbers too.)"""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if type(data) is not bool:
+            self.fail("invalid", input=data)
+        return data
+
+
 class Whole(serializers.IntegerField):
     """A JSON integer. (DRF's own takes strings and floats too.)"""
 

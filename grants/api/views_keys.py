@@ -52,6 +52,6 @@ class OneKey(Endpoint):
     def patch(self, request: Request, pk: UUID) -> Response:
         """In force with the next call: it is bounded and charged at the new prices. Open calls keep their bounds."""
         key = self.key(pk)
-        now = {name: getattr(key, name) for name in ("label", "extra_fields", "prices", "margin")}
+        now = {name: getattr(key, name) for name in ProviderKey.CHANGEABLE}
         key.change(**now | self.body(KeyBody).validated_data, by=self.actor)
         return Response(KeyAnswer(key).data)

@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("grants", "0004_price_lists")]
+    dependencies = [("grants", "0007_shows_everything")]
 
     operations = [
         migrations.AddField(

@@ -84,6 +84,10 @@ class ProviderKey(models.Model):
     )
     prices = models.JSONField(default=list, blank=True, help_text="Prices of its own, by model; first match wins.")
     margin = models.PositiveSmallIntegerField(default=0, help_text="Percent on top of every price, in bound and cost.")
+    shows_everything = models.BooleanField(
+        default=False,
+        help_text="For custom servers: their streams show all output as it is made, thinking and tool calls included.",
+    )
     secret = models.TextField(editable=False)
     hint = models.CharField(max_length=4, editable=False, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -93,6 +97,8 @@ class ProviderKey(models.Model):
     last_error_at = models.DateTimeField(null=True, editable=False)
 
     objects = ProviderKeyQuerySet.as_manager()
+
+    CHANGEABLE = ("label", "extra_fields", "prices", "margin", "shows_everything")  # by :meth:`change`
 
     class Meta:
         ordering = ["label"]
@@ -144,6 +150,8 @@ class ProviderKey(models.Model):
                 check(getattr(self, name))
             except ValidationError as error:
                 raise ValidationError({name: error.messages}) from error
+        if self.shows_everything and self.provider != "custom":
+            raise ValidationError({"shows_everything": "Only for servers of your own."})
 
     @classmethod
     def add(
@@ -158,14 +166,15 @@ class ProviderKey(models.Model):
         extra_fields: Sequence[str] = (),
         prices: Sequence[Mapping[str, Any]] = (),
         margin: int = 0,
+        shows_everything: bool = False,
     ) -> ProviderKey:
-        """Validate, encrypt and store a new key. ``prices``, ``margin``: see :meth:`change`.
+        """Validate, encrypt and store a new key. ``prices``, ``margin``, ``shows_everything``: see :meth:`change`.
 
         Raises:
             ValidationError: keyed by field; nothing is stored then.
         """
         key = cls(owner=owner, provider=provider, label=label, base_url=base_url, margin=margin)
-        key.extra_fields, key.prices = list(extra_fields), list(prices)
+        key.extra_fields, key.prices, key.shows_everything = list(extra_fields), list(prices), shows_everything
         if provider not in PROVIDERS:
             raise ValidationError({"provider": f"Unknown provider. Known: {', '.join(PROVIDERS)}."})
         key.set_secret(secret)
@@ -183,8 +192,12 @@ class ProviderKey(models.Model):
         prices: Sequence[Mapping[str, Any]],
         margin: int,
         by: Actor,
+        shows_everything: bool | None = None,
     ) -> None:
         """A new label, other extra fields, prices (rows of :mod:`grants.prices`) or margin (percent on every price).
+
+        ``shows_everything`` (``None``: as it is): streams of this server show all output as it is made, so an answer
+        that is left early is charged for what it showed and not for its whole output limit.
 
         In force with the next call. Provider and base URL stay for good: the secret would go to another host.
 
@@ -192,8 +205,10 @@ class ProviderKey(models.Model):
             ValidationError: keyed by field; nothing is changed then.
         """
         self.label, self.extra_fields, self.prices, self.margin = label, list(extra_fields), list(prices), margin
+        if shows_everything is not None:
+            self.shows_everything = shows_everything
         self.full_clean()
-        changed = {name: getattr(self, name) for name in ("label", "extra_fields", "prices", "margin")}
+        changed = {name: getattr(self, name) for name in self.CHANGEABLE}
         with transaction.atomic():
             self.save(update_fields=list(changed))
             Allowance.objects.filter(grant__provider_key=self).bump()

@@ -12,6 +12,7 @@ from ..exceptions import BadRequest
 from .fields import PLAIN, Reading, Rule, Table, apply, plain
 from .rules import (
     CODE,
+    DESCRIBED,
     HIDDEN,
     LIMIT,
     MODEL,
@@ -40,7 +41,7 @@ TOOLS: dict[str, Rule] = {
     **apply(CODE, "code_execution computer computer_toolset browser_toolset"),
     "advisor": every(some(model=OTHER_MODEL, max_tokens=LIMIT), beyond("another model may run")),
 }
-_TOOL = kinds(TOOLS, what="A tool", absent=PLAIN, versioned=True)
+_TOOL = every(kinds(TOOLS, what="A tool", absent=PLAIN, versioned=True), DESCRIBED)
 
 
 def _nested(reading: Reading, where: str, value: Any) -> None:

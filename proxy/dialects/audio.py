@@ -20,13 +20,32 @@ _MOST_CHUNKS = 32  # before the sound
 _MOST_FRAMES = 150_000  # about an hour; walking more would hold every stream up
 
 
-def of_base64(data: str, start: int = 0) -> int | None:
-    """Whole seconds, rounded up, of a recording in base64 from character ``start`` on; ``None`` where it is unsure."""
+# What a request can call a recording: a format, a media type, the extension of a file name. Decoders may believe it
+# rather than the bytes: a WAV file that is declared as 8-bit PCM of 8 kHz lasts much longer. So a recording has a
+# length only where each name that it is given means the format of its bytes, or means no format at all.
+_NAMES = {
+    "wav": frozenset({"wav", "wave", "audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}),
+    "mp3": frozenset({"mp3", "mpga", "audio/mp3", "audio/x-mp3", "audio/mpeg", "audio/mpeg3"}),
+}
+_NO_FORMAT = frozenset({"", "bin", "application/octet-stream"})
+
+
+def extension(filename: str) -> str:
+    """What the name of a file says of its format; ``""``: nothing."""
+    _, dot, last = filename.rpartition(".")
+    return last if dot else ""
+
+
+def of_base64(data: str, start: int = 0, *declared: str) -> int | None:
+    """Whole seconds, rounded up, of a recording in base64 from character ``start`` on; ``None`` where it is unsure.
+
+    ``declared``: what the request calls it.
+    """
     try:
         decoded = from_base64(data[start:])
     except ValueError:
         return None
-    return of_file(BytesIO(decoded), len(decoded))
+    return of_file(BytesIO(decoded), len(decoded), *declared)
 
 
 def from_base64(data: str) -> bytes:
@@ -38,14 +57,20 @@ def from_base64(data: str) -> bytes:
     return binascii.a2b_base64(data.replace("-", "+").replace("_", "/"), strict_mode=True)
 
 
-def of_file(file: Any, size: int) -> int | None:
-    """Whole seconds, rounded up, of an open file of ``size`` bytes; it is at position 0 before and afterwards."""
+def of_file(file: Any, size: int, *declared: str) -> int | None:
+    """Whole seconds, rounded up, of an open file of ``size`` bytes; it is at position 0 before and afterwards.
+
+    ``declared``: what the request calls it.
+    """
     if file is None:
         return None
     try:
         file.seek(0)
         head = file.read(_BLOCK)
-        return _wav(head, size) if head[:4] == b"RIFF" else _mp3(file, size, _after_tag(head))
+        is_wav = head[:4] == b"RIFF"
+        if not {name.lower() for name in declared} <= _NAMES["wav" if is_wav else "mp3"] | _NO_FORMAT:
+            return None
+        return _wav(head, size) if is_wav else _mp3(file, size, _after_tag(head))
     except (struct.error, OSError, ValueError):
         return None
     finally:

@@ -75,6 +75,10 @@ class Demand(NamedTuple):
     unbounded: str = ""  # why the limit does not bound this call: "hosted tools", "search", "unparsed audio", …
     cached: bool = False  # asks for prompt caching (cache writes may be dearer)
     least: int = 1  # no lower limit can go out (a thinking budget needs 1,024 tokens of its own)
+    fields: frozenset[str] | None = None  # names of the body's fields, and of Gemini's ``generationConfig``
+    messages: int = 0  # messages of the conversation, the system prompt included; 0: not counted
+    described: int = 0  # tools that the provider describes to the model in words of its own
+    text_only: bool = False  # the request names text as the only modality of the answer
 
 
 _NO_DEMAND = Demand()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
+from typing import Any
 
 from grants.providers import Capability
 
@@ -17,6 +18,8 @@ from .base import Demand, Form
 _HEAD = 64  # characters of base64 that a signature is looked for in
 _LONGEST_TYPE = 200  # characters before the data of a data URL
 _MOST_GROWING = 32  # different letters that are looked for one by one
+_CONVERSATION = ("messages", "input", "contents")
+_SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 _MOST_RECORDINGS = 64  # in one body; parsing more would hold every stream up
 
 
@@ -28,6 +31,8 @@ class Tally:
         "cached",
         "candidates",
         "default_limit",
+        "described",
+        "has_tools",
         "hidden",
         "images",
         "least",
@@ -37,6 +42,7 @@ class Tally:
         "pictures",
         "quality",
         "size",
+        "text_only",
         "tier",
         "unbounded",
     )
@@ -54,6 +60,9 @@ class Tally:
         self.pictures = 0
         self.size = self.quality = self.tier = self.unbounded = ""
         self.cached = False
+        self.described = 0  # tools that the provider describes to the model in words of its own
+        self.has_tools = False  # in the body or in one of its messages
+        self.text_only = False
 
     def beyond(self, why: str) -> None:
         """The output limit does not bound this call; the first reason is the one that is told."""
@@ -72,15 +81,15 @@ class Tally:
             declared = encoded if encoded.endswith(";base64,") else ""
         head = _decoded(value[start : start + _HEAD])
         if declared.startswith("audio/"):
-            self.recording(value, start)
+            self.recording(value, start, declared.removesuffix(";base64,"))
         elif declared.startswith("image/") and is_picture(head):
             self.images += 1
         else:
             self.hidden = True
 
-    def recording(self, value: str, start: int = 0) -> None:
-        """A recording in base64, which is decoded only where its length is needed."""
-        length = audio.of_base64(value, start) if self._parses else None
+    def recording(self, value: str, start: int, *declared: str) -> None:
+        """A recording in base64, which is decoded only where its length is needed. ``declared``: its format."""
+        length = audio.of_base64(value, start, *declared) if self._parses else None
         self.hidden = self.hidden or length is None
         self.seconds(length)
 
@@ -103,9 +112,10 @@ class Tally:
         if not form.files:
             self.beyond("no recording in the form")
         for part in form.files:
-            self.seconds(audio.of_file(part.file, part.size) if self._parses else None)
+            names = (part.content_type, audio.extension(part.filename))
+            self.seconds(audio.of_file(part.file, part.size, *names) if self._parses else None)
 
-    def demand(self, text: int, characters: int) -> Demand:
+    def demand(self, text: int, characters: int, fields: frozenset[str] | None = None, messages: int = 0) -> Demand:
         return Demand(
             text,
             characters,
@@ -121,7 +131,30 @@ class Tally:
             self.unbounded,
             self.cached,
             self.least if self.limit is None else min(self.least, self.limit),
+            fields,
+            messages,
+            self.described,
+            self.text_only,
         )
+
+
+def field_names(body: dict[str, Any], has_tools: bool) -> frozenset[str]:
+    """The names of a body's fields, of Gemini's ``generationConfig``, and ``tools`` where a message brings some."""
+    names = frozenset((*body, "tools")) if has_tools else frozenset(body)
+    for name in ("generationConfig", "generation_config"):
+        if type(config := body.get(name)) is dict:
+            names |= config.keys()
+    return names
+
+
+def message_count(body: dict[str, Any]) -> int:
+    """The messages of the conversation in a checked body, the system prompt included."""
+    count = sum(body.get(name) is not None for name in _SYSTEM)
+    for name in _CONVERSATION:
+        value = body.get(name)
+        if value is not None:
+            count += len(value) if type(value) is list else 1
+    return count
 
 
 def text_size(text: bytes) -> int:

@@ -160,7 +160,7 @@ def _unknown(reading: Reading, table: Table, name: str, where: str) -> None:
     reading.opened.add(folded)
     if name in reading.extra:
         reading.tally.beyond(f"the field '{shown}', which the owner lets through")
-    elif folded in _LIFTING:
+    elif folded not in _HARMLESS_FOLDED:
         reading.tally.beyond(f"the field '{shown}', which may cost more than the limit tells")
 
 
@@ -179,15 +179,18 @@ _NEVER_OPEN = """
 """
 NEVER_OPEN = frozenset(map(fold, _NEVER_OPEN.split()))
 
-# Other servers' names for the output limit and for the number of answers: some let them win over those that are checked
-# (llama.cpp takes ``n_predict`` before ``max_tokens``); and fields that bring input which the body does not show
-# (vLLM renders a request's own ``chat_template``).
-# On open tables they pass, but then the limit proves nothing.
-_OTHER_LIMITS = """
-    n_predict num_predict max_new_tokens max_output_tokens max_gen_len max_length max_completion_length max_tokens_total
-    max_generated_tokens max_gen_toks min_tokens min_new_tokens min_length ignore_eos options parameters
-    generation_config sampling_params n_cmpl num_return_sequences num_completions n_choices candidate_count
-    num_generations num_beams beam_width use_beam_search prompt_embeds vllm_xargs url file_url audio_url image_url
-    chat_template prompt_template template mm_processor_kwargs media_io_kwargs
+# What servers of the owner's own take beyond OpenAI's fields and what changes neither the amount of the output nor that
+# of the input: vLLM's and SGLang's sampling and guided decoding, llama.cpp's samplers. Any other field that is let
+# through may be another name of the limit (llama.cpp takes ``n_predict`` before ``max_tokens``), or bring input that
+# the body does not show (vLLM renders a request's own ``chat_template``): then the limit proves nothing.
+_HARMLESS = """
+    top_k top_a min_p typical_p top_n_sigma tfs_z repetition_penalty repeat_penalty repeat_last_n length_penalty
+    mirostat mirostat_tau mirostat_eta xtc_probability xtc_threshold dynatemp_range dynatemp_exponent dry_multiplier
+    dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers samplers logits_bias bad_words stop_token_ids
+    include_stop_str_in_output skip_special_tokens spaces_between_special_tokens prompt_logprobs return_token_ids
+    guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structured_outputs grammar json_schema
+    regex ebnf cache_prompt id_slot priority request_id rid
+    chat_template_kwargs enable_thinking separate_reasoning stream_reasoning include_reasoning reasoning_format
+    reasoning_effort thinking logit_bias seed verbosity
 """
-_LIFTING = frozenset(map(fold, _OTHER_LIMITS.split()))
+_HARMLESS_FOLDED = frozenset(map(fold, _HARMLESS.split()))

@@ -19,6 +19,7 @@ from .rules import (
     BINARY,
     CODE,
     COUNT,
+    DESCRIBED,
     HIDDEN,
     LIMIT,
     MODALITIES,
@@ -66,7 +67,6 @@ def _media_url(reading: Reading, where: str, value: Any) -> None:
 IMAGE_URL = Rule("checked", _image_url)
 MEDIA_URL = Rule("checked", _media_url)
 _FILE = Table({"file_data": BINARY, "file_id": STATEFUL, "file_url": HIDDEN}, plain("filename detail"))
-_AUDIO = some(data=RECORDING)
 
 CHAT_PARTS = {
     **plain("text refusal thinking reasoning reference"),
@@ -74,7 +74,7 @@ CHAT_PARTS = {
     "image_url": some(image_url=IMAGE_URL, file_id=STATEFUL),
     "video_url": some(video_url=MEDIA_URL),
     "audio_url": some(audio_url=MEDIA_URL),
-    "input_audio": some(input_audio=_AUDIO),
+    "input_audio": some(input_audio=RECORDING),
     "file": some(file=fields(_FILE), file_id=STATEFUL),
 }
 _CHAT_CONTENT = each(kinds(CHAT_PARTS, what="A part", openly=True), text=True, single=True)
@@ -119,7 +119,7 @@ TOOLS: dict[str, Rule] = {
     "image_generation": every(needs(Capability.IMAGES), fields(_IMAGE_TOOL)),
     **apply(every(STATEFUL, beyond("hosted tools")), "file_search collections_search"),
 }
-_TOOL = kinds(TOOLS, what="A tool")
+_TOOL = every(kinds(TOOLS, what="A tool"), DESCRIBED)
 
 _MODERATION = fields(Table({"model": OTHER_MODEL}, plain("policy")))
 _PROMPT_CACHE = fields(Table(plain("mode prewarm ttl"), {"comparison_response_id": STATEFUL}))
@@ -169,7 +169,7 @@ RESPONSE_PARTS = {
     "input_image": some(image_url=IMAGE_URL, file_id=STATEFUL),
     "computer_screenshot": some(image_url=IMAGE_URL, file_id=STATEFUL),
     "input_file": some(file_data=BINARY, file_id=STATEFUL, file_url=HIDDEN),
-    "input_audio": some(input_audio=_AUDIO),
+    "input_audio": some(input_audio=RECORDING),
 }
 _CONTENT = each(kinds(RESPONSE_PARTS, what="A part"), text=True, single=True)
 _MESSAGE = some(content=_CONTENT)

@@ -36,8 +36,10 @@ class Peculiarity:
     ``limit``: the field in which its chat surely obeys an output limit; ``either``: it obeys the other name as surely.
     Models that reason by OpenAI's rules take only ``max_completion_tokens``, whoever serves them.
     ``tier``: the standard service tier, where the account may be set to another one. ``caches``: input may be written
-    into a cache, at a price of its own, without being asked to. ``unbounded``: why no output limit bounds its text
-    generation; ``unbounded_models``: the same for models, by a pattern found in their names.
+    into a cache, at a price of its own, without being asked to; false where the provider's documentation excludes it.
+    ``unbounded``: why no output limit bounds its text generation; empty only where everything that is generated is
+    known to count against the limit (the sources stand in ``limits.py``). ``bounded_models``: the models for which
+    that is known although it is not for the others. ``unbounded_models``: models that it does not hold for.
     """
 
     chat: Table = field(default_factory=Table)
@@ -49,8 +51,9 @@ class Peculiarity:
     limit: str = "max_tokens"
     either: bool = False
     tier: str = ""
-    caches: bool = False
-    unbounded: str = ""
+    caches: bool = True
+    unbounded: str = "a provider that is not known to obey an output limit"
+    bounded_models: re.Pattern[str] | None = None
     unbounded_models: tuple[tuple[re.Pattern[str], str], ...] = ()
 
     def limit_of(self, model: str) -> str:
@@ -84,7 +87,7 @@ _PRESET = refused("a preset is configured in the provider account and may name o
 _DRAWING = (re.compile(r"image|banana|imagen|veo|-tts|audio|lyria|-live"), "spoken or drawn answers")
 
 PECULIAR: dict[str, Peculiarity] = {
-    "openai": Peculiarity(limit=_COMPLETION, either=True, tier="default", caches=True),
+    "openai": Peculiarity(limit=_COMPLETION, either=True, tier="default", unbounded=""),
     "azure": Peculiarity(
         Table(
             {"data_sources": needs(Capability.STATE, Capability.WEB, kind="stateful")}, plain("user_security_context")
@@ -93,21 +96,24 @@ PECULIAR: dict[str, Peculiarity] = {
         limit=_COMPLETION,
         either=True,
         tier="default",
-        caches=True,
+        unbounded="",
     ),
     "google": Peculiarity(
         Table({"extra_body": fields(Table({"google": fields(SAFETY_AND_THINKING)}))}),
         prefix="models/",
         either=True,
+        caches=False,
+        unbounded="",
         unbounded_models=(_DRAWING,),
     ),
-    "anthropic": Peculiarity(Table(plain("thinking")), either=True),
+    "anthropic": Peculiarity(Table(plain("thinking")), either=True, caches=False, unbounded=""),
     "mistral": Peculiarity(
         Table(
             {"guardrails": beyond("guardrails")},
             plain("random_seed safe_prompt prompt_mode document_image_limit document_page_limit"),
         ),
         asks_usage=False,
+        unbounded="",
     ),
     "groq": Peculiarity(
         Table(
@@ -124,8 +130,9 @@ PECULIAR: dict[str, Peculiarity] = {
         limit=_COMPLETION,
         either=True,
         tier="on_demand",
+        unbounded="",
     ),
-    "deepseek": Peculiarity(Table(plain("thinking"))),
+    "deepseek": Peculiarity(Table(plain("thinking")), unbounded=""),
     "xai": Peculiarity(
         Table({"search_parameters": WEB, "deferred": STATEFUL}),
         limit=_COMPLETION,
@@ -133,7 +140,12 @@ PECULIAR: dict[str, Peculiarity] = {
         unbounded="reasoning beyond the limit",
     ),
     "cohere": Peculiarity(
-        asks_usage=False, unbounded_models=((re.compile("reasoning"), "reasoning that may be beyond the limit"),)
+        asks_usage=False,
+        unbounded="reasoning that may be beyond the limit",
+        bounded_models=re.compile(
+            r"command(?:-light)?|command-r(?:-plus|7b)?(?:-\d\d-\d{4})?|command-a(?:-vision|-translate)?(?:-\d\d-\d{4})?"
+            r"|c4ai-aya-(?:expanse|vision)-\d+b"
+        ),
     ),
     "openrouter": Peculiarity(
         Table(
@@ -159,14 +171,16 @@ PECULIAR: dict[str, Peculiarity] = {
             _SAMPLERS,
             plain("context_length_exceeded_behavior reasoning chat_template_kwargs echo compliance"),
             {"safety_model": OTHER_MODEL},
-        )
+        ),
+        unbounded="",
     ),
     "fireworks": Peculiarity(
         Table(
             _SAMPLERS,
             plain("mirostat_target mirostat_lr prompt_truncate_len context_length_exceeded_behavior ignore_eos echo"),
             plain("raw_output perf_metrics_in_response thinking reasoning_history prompt_cache_isolation_key"),
-        )
+        ),
+        unbounded="",
     ),
     "perplexity": Peculiarity(
         Table(
@@ -179,8 +193,13 @@ PECULIAR: dict[str, Peculiarity] = {
         asks_usage=False,
         always=_WEB,
     ),
-    "cerebras": Peculiarity(Table(plain("clear_thinking disable_reasoning reasoning_format")), limit=_COMPLETION),
-    "custom": Peculiarity(Table(_SAMPLERS, {"best_of": COUNT})),
+    "cerebras": Peculiarity(
+        Table(plain("clear_thinking disable_reasoning reasoning_format")), limit=_COMPLETION, unbounded=""
+    ),
+    # "An upper bound for the number of tokens that can be generated" (docs.aws.amazon.com/bedrock, "Chat Completions").
+    "bedrock": Peculiarity(unbounded=""),
+    "custom": Peculiarity(Table(_SAMPLERS, {"best_of": COUNT}), caches=False, unbounded=""),  # the owner's own server
+    "sandbox": Peculiarity(caches=False, unbounded=""),
 }
 _NONE = Peculiarity()
 
@@ -197,7 +216,8 @@ def asked_by_model(provider: str, model: str) -> tuple[frozenset[Capability], st
     for pattern, capabilities in (_SEARCHING, *peculiarity.by_model):
         if pattern.search(model):
             found |= capabilities
-    why = "search" if found or peculiarity.always else peculiarity.unbounded
+    known = peculiarity.bounded_models is not None and peculiarity.bounded_models.fullmatch(model)
+    why = "search" if found or peculiarity.always else "" if known else peculiarity.unbounded
     for pattern, reason in peculiarity.unbounded_models:
         if pattern.search(model):
             why = why or reason

@@ -15,7 +15,7 @@ from grants.providers import PROVIDERS, Capability, Provider
 from ..exceptions import BadRequest, EndpointNotRelayed
 from . import anthropic, forms, peculiar, strict_json
 from .base import CREDENTIAL_PARAMETERS, Demand, Form, Inbound, UpstreamCall
-from .demand import text_size
+from .demand import field_names, message_count, text_size
 from .fields import Reading, Table, check_fields
 from .openai_fields import CHAT
 from .routes import Place, Route
@@ -104,7 +104,8 @@ def _demand(reading: Reading, route: Route, body: bytes | None, form: Form | Non
     if tally.limited and b'"cache_control"' in body:
         tally.cached = True
     size = text_size(body) if tally.limited else len(body)
-    return tally.demand(size - reading.binary, reading.characters or 0)
+    fields, messages = field_names(reading.body, tally.has_tools), message_count(reading.body)
+    return tally.demand(size - reading.binary, reading.characters or 0, fields, messages)
 
 
 def check_offered(route: Route, provider: Provider) -> None:

@@ -111,11 +111,18 @@ def _binary(reading: Reading, where: str, value: Any) -> None:
 
 
 def _recording(reading: Reading, where: str, value: Any) -> None:
-    """A recording in base64."""
-    if type(value) is not str:
-        raise BadRequest(f"'{where}' must be a string.", param=where)
-    reading.binary += len(value)
-    reading.tally.recording(value)
+    """``{"data", "format"}``: a recording in base64. A further field may tell a decoder another length."""
+    _object(reading, where, value)
+    data, kind = value.get("data"), value.get("format")
+    if data is not None and type(data) is not str:
+        raise BadRequest(f"'{where}.data' must be a string.", param=f"{where}.data")
+    if type(kind) not in (str, type(None)) or not value.keys() <= {"data", "format"}:
+        reading.tally.beyond("unparsed audio")
+    if data is None:
+        reading.tally.hidden = True
+        return
+    reading.binary += len(data)
+    reading.tally.recording(data, 0, kind or "")
 
 
 def _hidden(reading: Reading, where: str, value: Any) -> None:
@@ -131,13 +138,15 @@ _MODALITIES: dict[str, tuple[Capability, ...]] = {
 
 def _modalities(reading: Reading, where: str, value: Any) -> None:
     """What an answer may consist of: spoken or drawn answers are more than chat."""
-    for item in value if type(value) is list else [value]:
+    items = value if type(value) is list else [value]
+    for item in items:
         asked = _MODALITIES.get(item.lower()) if type(item) is str else None
         if asked is None:
             raise BadRequest(f"'{where}' may name text, audio and image.", param=where)
         if asked:
             reading.capabilities.update(asked)
             reading.tally.beyond("spoken or drawn answers")
+    reading.tally.text_only = bool(items) and all(item.lower() == "text" for item in items)
 
 
 def inline(data: str, *declared: str) -> Rule:
@@ -155,7 +164,15 @@ def inline(data: str, *declared: str) -> Rule:
     return Rule("checked", check)
 
 
+def _described(reading: Reading, where: str, value: Any) -> None:
+    """Note a tool, wherever it stands in the body, and count one that the provider describes in words of its own."""
+    reading.tally.has_tools = True
+    if value.get("type") not in (None, "function", "custom"):
+        reading.tally.described += 1
+
+
 MODEL = Rule("checked", _model)
+DESCRIBED = Rule("checked", _described)
 MODALITIES = Rule("priced", _modalities)
 OTHER_MODEL = Rule("checked", _other_model)
 LIMIT = Rule("priced", _limit)

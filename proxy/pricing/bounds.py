@@ -2,8 +2,10 @@
 
 The promise: on a route that has a bound, :func:`~.metering.meter` never charges more than it, whatever an honest
 provider reports. So every number here is a maximum: text counts a token a byte, pictures and sound by :mod:`~.inputs`,
-what the body does not show as the model's whole context window; and each at the dearest rate that the request can
-reach (:mod:`~.ceilings`). What has no price, or no bound, is refused in words that say which, and what to do about it.
+what the body does not show as the model's whole context window (:mod:`~.windows`); and each at the dearest rate that
+the request can reach (:mod:`~.ceilings`). What the body shows is never lowered to a context window.
+
+What has no price, or no bound, is refused in words that say which, and what to do about it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from grants.providers import Provider
 
 from ..dialects.base import UpstreamCall
 from ..exceptions import NotGranted
-from .ceilings import Ceiling, ceiling
+from .ceilings import Ceiling, ceiling, pins_text
 from .counting import LEAST_SECONDS
 from .inputs import Inputs, inputs, seconds, writes
 from .lists import INSTALLED
@@ -126,7 +128,8 @@ def _text(provider: Provider, call: UpstreamCall, rates: Ceiling, used: Inputs) 
         why = why or "it has no output limit"
     if not why and rates.audio and demand.audio and call.flavor == "chat":
         _need(provider, call, rates, "input_audio_tokens", "second", "a token of sound")
-    per_token = at["output"] * demand.candidates if writes(call) else _ZERO
+    made = "output" if pins_text(provider, call) else "made"
+    per_token = at[made] * demand.candidates if writes(call) else _ZERO
     return _in(used, at), per_token, why
 
 
@@ -139,11 +142,9 @@ def _read(used: Inputs) -> str:
 
 def _in(used: Inputs, at: Mapping[str, Decimal]) -> Decimal:
     """The input's cost: each part at its own dearest rate, or a whole window at the dearest of all."""
-    parts = used.text * at["text"] + used.images * at["image"] + used.audio * at["audio"]
     if used.unknown:
         return used.whole * at["hidden"]
-    kinds = [at["text"], *([at["image"]] if used.images else []), *([at["audio"]] if used.audio else [])]
-    return min(parts, used.whole * max(kinds))
+    return used.text * at["text"] + used.images * at["image"] + used.audio * at["audio"]
 
 
 def _speech(provider: Provider, call: UpstreamCall, rates: Ceiling, used: Inputs) -> _Cost:

@@ -15,6 +15,7 @@ from genai_prices import types as library
 
 from grants.providers import PROVIDERS, Provider
 
+from ..dialects.base import UpstreamCall
 from .lists import INSTALLED
 from .tariffs import DIMENSIONS, NO_DEARER, PICTURES, Context, Tariff, at_minute, find, is_known, own_tariff
 
@@ -39,6 +40,7 @@ _KINDS: dict[str, Callable[[str], bool]] = {
     "audio": _tokens("input", None, "text", "audio"),
     "hidden": _tokens("input", None, "text", "image", "audio", "video"),
     "output": _tokens("output", None, "text"),
+    "made": _tokens("output", None, "text", "image", "audio", "video"),  # by a model that chooses the modality itself
     "drawn": _tokens("output", None, "text", "image"),
     "character": "input_characters".__eq__,
     "second": "input_audio_seconds".__eq__,
@@ -68,14 +70,39 @@ class Ceiling:
         return next(rates for start, rates in self.steps if input_tokens > start or start == 0)
 
 
+# Where a request can name the modality of the answer: by provider and flavor.
+_PINS = frozenset({("openai", "chat"), ("azure", "chat"), ("google", "google")})
+
+
+def pins_text(provider: Provider, call: UpstreamCall) -> bool:
+    """Whether the request makes sure that the answer is text."""
+    return call.demand.text_only and (provider.id, call.flavor) in _PINS
+
+
+def makes_media(rated: Iterable[str]) -> bool:
+    """Whether a model with prices of these units makes anything but text."""
+    units = (DIMENSIONS[key] for key in rated)
+    return any(unit.get("direction") == "output" and unit.get("modality") not in (None, "text") for unit in units)
+
+
+def served(provider: Provider, call: UpstreamCall, told: Context, price_list: str = INSTALLED) -> Context:
+    """What an answer is priced by: what it tells, and the tier that was asked for where it tells nothing of that."""
+    tier, found = call.demand.tier, find(provider.prices, call.model, price_list) if provider.prices else ()
+    names = [name for name in _TIERS if any(is_known(provider.prices or "", row, name, tier) for row in found)]
+    return (*told, *((name, tier) for name in names if name not in dict(told)))
+
+
 def ceiling(
     provider: Provider, model: str, tier: str, prices: str, *, cached: bool, price_list: str = INSTALLED
 ) -> Ceiling | None:
     """``None`` where the price is not known.
 
-    ``tier``: what the call names beyond the standard one. ``prices``: the owner's rows, which have no tiers.
+    ``tier``: what the call names beyond the standard one; "auto", where it could not be pinned, may be any tier.
+    ``prices``: the owner's rows, which have no tiers.
     ``cached``: the input may be written into a cache. ``price_list``: its digest.
     """
+    if tier == "auto":
+        return None
     if own_tariff(prices, model, provider):
         return _own(prices, model, provider.id, cached) if tier in NO_DEARER else None
     if provider.prices is None or not 0 < len(model) <= 256:

@@ -8,19 +8,35 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from grants.providers import Capability, Provider
 
 from ..dialects.base import Demand, UpstreamCall
-from .tariffs import window
+from .shown import PLAIN_FIELDS
+from .windows import window
 
-# What providers add to a request: roles and separators, chat templates, and a prompt of their own where tools are
-# given: Anthropic's is 346 tokens for most models and 804 for some (?).
+# What a provider adds to a request at most: its chat template, and a prompt of its own where tools are given.
+# Anthropic's tool prompt is 346 tokens for most models and 804 for some (?). A tool that the provider describes adds a
+# description: Anthropic's bash 245 tokens, text editor 700, computer use 735.
 OVERHEAD = 1024
+PER_MESSAGE = 16  # tokens for the role and the separators of one message, beside its bytes
 FRAMING = 16  # tokens around a text that is no conversation: beginning and end, an instruction for its kind of use
-# Anthropic's client-side tools with a date in their type bring a description of their own: bash 245 tokens, text editor
-# 700, computer use 735.
-_ANTHROPIC_TOOL = re.compile(rb'"type": ?"[a-z_]+_20\d{6}"')
+# Models whose template is documented to add no text, so that only separators come on top of the messages. By provider
+# and flavor; names are matched whole; all others count as OVERHEAD.
+#   OpenAI: 3 tokens a message and 3 for the answer (cookbook, "How to count tokens with tiktoken"), for gpt-3.5 and
+#   gpt-4. Reasoning models and later families have no such document.
+#   Anthropic: tokens that it adds by itself are not billed (platform.claude.com, "Token counting").
+#   Gemini: a text counts the same with and without a conversation around it (ai.google.dev/gemini-api/docs/tokens).
+_OPENAI_TEMPLATE = re.compile(
+    r"(?:chatgpt-)?gpt-(?:3\.5-turbo|4|4-turbo|4o|4o-mini|4\.1|4\.1-mini|4\.1-nano)(?:-[0-9-]+)?"
+)
+_TEMPLATES = {
+    ("openai", "chat"): _OPENAI_TEMPLATE,
+    ("openai", "responses"): _OPENAI_TEMPLATE,
+    ("anthropic", "anthropic"): re.compile(r"claude-[a-z0-9-]+"),
+    ("google", "google"): re.compile(r"gemini-[0-9.]+-(?:pro|flash|flash-lite)(?:-preview|-[0-9-]+)?"),
+}
 
 # The most tokens of one picture, by what its model's name begins with; the first that fits. The longest names first.
 #   OpenAI (guides/images-vision): tiles of 512 px in at most 2048 × 768 px are 8, each 170 tokens and 85 of base
@@ -44,7 +60,7 @@ _PICTURES: dict[str, tuple[tuple[str, int], ...]] = {
         ("gpt-5-nano", 3779),
         ("gpt-5-chat", 2489),
         ("gpt-5-20", 2489),
-        ("gpt-5.", 24_600),
+        *((f"gpt-5.{minor}", 24_600) for minor in range(1, 7)),
         ("o4-mini", 2643),
         ("o1", 1275),
         ("o3", 1275),
@@ -56,7 +72,7 @@ _PICTURES: dict[str, tuple[tuple[str, int], ...]] = {
         ("claude-opus-4", 1600),
         ("claude-sonnet-4", 1600),
         ("claude-haiku-4", 1600),
-        ("claude-", 4784),
+        *((f"claude-{family}-5", 4784) for family in ("opus", "sonnet", "haiku", "fable", "mythos")),
     ),
     "google": (("gemini-3", 2240),),
 }
@@ -72,23 +88,15 @@ _TALKS = frozenset({"chat", "responses", "anthropic", "google"})  # flavors of c
 # A token's rate limits nothing worse than time: where a window is not known, that of most open models is taken.
 _USUAL_WINDOW = 131_072
 _LONG_WINDOW = 1_048_576  # Anthropic's beta ``context-1m``, for models whose own window is shorter
-
-# Models that think unseen: what flowed of an answer that was cut does not tell how much they had made before. Gemini
-# reports nothing until it has thought. Deployments at Azure have any name; those of models that do not think are usual.
-_UNSEEN = {
-    "openai": re.compile(r"(?:^|[/.])(?:o[1-9](?![a-z0-9])|gpt-(?:[5-9]|[1-9]\d)(?![a-z]))"),
-    "anthropic": re.compile(r"claude-[a-z]+-(?:[5-9]|[1-9]\d)(?![a-z0-9])"),
-    "google": re.compile(r"gemini-(?:2\.5|[3-9])"),
-}
-_SEEN = re.compile(r"gpt-?(?:3|4)")
-_HIDING = (b'"include_reasoning"', b'"reasoning_format"')  # Groq, Cerebras, vLLM
+_LONGER = re.compile(r"context-(?!management-)")
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The most tokens of each kind that a call can bring in. ``whole``: of all together, never above the window.
+    """The most tokens of each kind that a call can bring in. ``whole``: of all together.
 
-    ``unknown``: what there is no number for; it counts as the whole window. ``window``: ``None`` where that is unknown.
+    ``unknown``: what there is no number for; it counts as the whole window, or as what the request shows where that is
+    more. ``window``: ``None`` where that is unknown. What the request shows is never lowered to a window.
     ``widened``: the call asks for a longer window than the model's usual one.
     """
 
@@ -111,13 +119,13 @@ def inputs(provider: Provider, call: UpstreamCall) -> Inputs:
     )
     unknown = "what the body does not show" if demand.hidden else ""
     unknown = unknown or ("pictures" if per_image is None else "recordings" if per_second is None else "")
-    text = demand.text + _overhead(call)
+    text = demand.text + _overhead(provider, call)
     images = demand.images * (per_image or 0)
     audio = sum(second + 1 for second in demand.audio) * (per_second or 0)
     whole = text + images + audio
     if unknown:
-        whole = limit or whole + _USUAL_WINDOW
-    return Inputs(text, images, audio, min(whole, limit) if limit else whole, unknown, limit, widened)
+        whole = max(whole, limit) if limit else whole + _USUAL_WINDOW
+    return Inputs(text, images, audio, whole, unknown, limit, widened)
 
 
 def _window(provider: Provider, call: UpstreamCall) -> tuple[int | None, bool]:
@@ -128,9 +136,8 @@ def _window(provider: Provider, call: UpstreamCall) -> tuple[int | None, bool]:
     if not writes(call) or call.route == "openai.completions":
         return None, False
     limit = window(provider, call.model)
-    if limit is None or limit >= _LONG_WINDOW or "context-" not in call.headers.get("anthropic-beta", ""):
-        return limit, False
-    return _LONG_WINDOW, True
+    longer = _LONGER.search(call.headers.get("anthropic-beta", ""))
+    return (_LONG_WINDOW, True) if longer and (limit or 0) < _LONG_WINDOW else (limit, False)
 
 
 def writes(call: UpstreamCall) -> bool:
@@ -138,14 +145,23 @@ def writes(call: UpstreamCall) -> bool:
     return call.flavor in _TALKS and Capability.EMBEDDINGS not in call.capabilities
 
 
-def _overhead(call: UpstreamCall) -> int:
+def _overhead(provider: Provider, call: UpstreamCall) -> int:
+    """Tokens beside the bytes of the text: separators, the template, what the provider says of its tools."""
     if call.flavor in ("speech", "transcription"):
         return 0
     if not writes(call):
         return FRAMING
-    if call.dialect != "anthropic" or not call.json:
-        return OVERHEAD
-    return OVERHEAD * (1 + len(_ANTHROPIC_TOOL.findall(call.json)))
+    demand = call.demand
+    is_plain = demand.messages and demand.fields is not None and demand.fields <= PLAIN_FIELDS
+    if is_plain and _template_is_known(provider.id, call.flavor, call.model):
+        return PER_MESSAGE * (demand.messages + 1)
+    return PER_MESSAGE * demand.messages + OVERHEAD * (1 + demand.described)
+
+
+@lru_cache(maxsize=2048)
+def _template_is_known(provider_id: str, flavor: str, model: str) -> bool:
+    template = _TEMPLATES.get((provider_id, flavor))
+    return template is not None and bool(template.fullmatch(model))
 
 
 def picture_tokens(provider: Provider, model: str) -> int | None:
@@ -159,16 +175,3 @@ def picture_tokens(provider: Provider, model: str) -> int | None:
 def seconds(demand: Demand, least: int) -> int:
     """Seconds of sound that can be billed: a started one counts, and ``least`` for each recording."""
     return sum(max(second + 1, least) for second in demand.audio)
-
-
-def thinks_unseen(provider: Provider, call: UpstreamCall) -> bool:
-    """Whether the model may have made more than an answer that was cut has shown."""
-    body = call.json or b""
-    if call.flavor == "anthropic":  # a value of a tool's input flows only when it is whole
-        return b'"thinking"' in body or b'"tools"' in body or bool(_UNSEEN["anthropic"].search(call.model))
-    if provider.id == "google":
-        return bool(_UNSEEN["google"].search(call.model))
-    if call.flavor not in ("chat", "responses"):
-        return False
-    hidden = any(name in body for name in _HIDING) or (provider.id == "azure" and not _SEEN.search(call.model))
-    return hidden or bool(_UNSEEN["openai"].search(call.model))

@@ -16,10 +16,14 @@ from grants.prices import PriceRow
 from grants.providers import Provider
 
 from ..dialects.base import UpstreamCall, Usage
+from ..exceptions import NotGranted
+from .bounds import bound
+from .ceilings import makes_media, pins_text, served
 from .counting import LEAST_SECONDS, context, reported, tools
-from .inputs import inputs, seconds, thinks_unseen, writes
+from .inputs import Inputs, inputs, seconds, writes
 from .lists import INSTALLED
-from .tariffs import PICTURES, Counts, Tariff, is_free, listed, own_tariff
+from .shown import shows_all
+from .tariffs import NO_DEARER, PICTURES, Counts, Tariff, is_free, listed, own_tariff
 
 _READ = frozenset(
     {"chat", "responses", "anthropic", "google", "embeddings", "moderations"}
@@ -40,6 +44,7 @@ class _Asked(NamedTuple):
     limit: int | None  # for each candidate
     strict: bool
     price_list: str
+    shows_all: bool  # the key's owner says so of the server
 
     @property
     def most(self) -> int | None:
@@ -75,6 +80,7 @@ def meter(
     limit: int | None = None,
     strict: bool = False,
     price_list: str = INSTALLED,
+    shows_all: bool = False,
 ) -> Usage:
     """What a call used and cost.
 
@@ -87,12 +93,15 @@ def meter(
     ``strict``: money is limited: text that nobody counted is a token a byte, as in the bound. An app can write, and
     make a model write, what really is, and leave before the report.
     ``price_list``: the digest of the list that the call's bound came from.
+    ``shows_all``: the owner of a custom server says that its streams show everything that its models make.
 
     Never raises, whatever ``result`` holds.
     """
     if call.flavor == "none":
         return Usage(cost=0)
-    asked = _Asked(provider, call, prices, margin, call.demand.limit if limit is None else limit, strict, price_list)
+    asked = _Asked(
+        provider, call, prices, margin, call.demand.limit if limit is None else limit, strict, price_list, shows_all
+    )
     result = result if isinstance(result, dict) else {}
     parts = [_part(asked, part) for part in _parts(result)]
     counted = [part for part in parts if part is not None]
@@ -100,10 +109,10 @@ def meter(
         return _estimate(asked, result, output_characters, {})
     unfinished = _unfinished(asked, result, counted, output_characters)
     if unfinished:
-        flowed = _flowed(asked, output_characters, untold=_output(counted) <= 1 or call.flavor == "anthropic")
+        flowed = _flowed(asked, output_characters)
         counted[-1]["output_tokens"] = counted[-1].get("output_tokens", 0) + max(flowed - _output(counted), 0)
     try:
-        cost = _cost(asked, result, counted)
+        cost = _cost(asked, result, counted) if asked.free or not _open_ended(asked, result) else None
     except ValueError:
         return _estimate(asked, result, output_characters, _sum(counted))
     total = _sum(counted)
@@ -138,18 +147,34 @@ def _unfinished(asked: _Asked, result: Mapping[str, Any], counted: list[Counts],
     return bool(result.get("unfinished")) or characters > _IMPLAUSIBLE * (_output(counted) + 1)
 
 
-def _flowed(asked: _Asked, characters: int, *, untold: bool = True) -> int:
-    """Output tokens of an answer that was cut, as many as there can be sensibly, within its limit.
+def _open_ended(asked: _Asked, result: Mapping[str, Any]) -> bool:
+    """Whether an answer was left so early that neither its report nor its output limit tells what it cost."""
+    if not result.get("unfinished") or not writes(asked.call):
+        return False
+    demand = asked.call.demand
+    return bool(demand.unbounded) or _makes_media(asked) or (demand.tier not in NO_DEARER and not context(result))
 
-    ``untold``: no report tells what was made before this. A model that thinks unseen is charged its whole limit then:
-    else an app could have all thinking for nothing by leaving right before the end.
+
+def _makes_media(asked: _Asked) -> bool:
+    """Whether the model may have made something else than text, at a price of its own."""
+    if asked.own or pins_text(asked.provider, asked.call):
+        return False
+    tariff = listed(asked.provider, asked.call.model, price_list=asked.price_list)
+    return tariff is not None and makes_media(tariff.rated)
+
+
+def _flowed(asked: _Asked, characters: int) -> int:
+    """Output tokens of an answer without a usable report: what flowed, where all that is made flows.
+
+    Everything else is charged the whole limit: an app could have any amount of unseen work for nothing by leaving right
+    before the report.
     """
     if not writes(asked.call):
         return 0
-    most, tokens = asked.most, asked.tokens(characters) if untold else -(-characters // _BYTES_PER_TOKEN)
+    tokens, most = asked.tokens(characters), asked.most
     if most is None:
         return tokens
-    return most if untold and thinks_unseen(asked.provider, asked.call) else min(tokens, most)
+    return min(tokens, most) if shows_all(asked.provider, asked.call, asked.shows_all) else most
 
 
 def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int | None:
@@ -176,6 +201,8 @@ def _priced(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> Decimal
     if found := asked.own:
         return _by(asked, found[1], counts)
     priced = context(result)
+    if asked.strict and asked.call.demand.tier not in NO_DEARER:
+        priced = served(asked.provider, asked.call, priced, asked.price_list)
     for name in (result.get("model") or result.get("modelVersion"), asked.call.model):
         tariff = listed(asked.provider, name, priced, asked.price_list) if isinstance(name, str) else None
         if tariff is not None and (cost := _by(asked, tariff, counts)) is not None:
@@ -226,16 +253,44 @@ def _dollars(value: Any) -> Decimal:
 def _estimate(asked: _Asked, result: Mapping[str, Any], output_characters: int, known: Counts) -> Usage:
     """Usage from what went in and what flowed, but not less than what is ``known`` (of a report that is wrong)."""
     call, used = asked.call, inputs(asked.provider, asked.call)
-    read = asked.tokens(call.demand.text or call.input_characters) + _OVERHEAD + used.images + used.audio
-    estimated = {"input_tokens": min(read, used.whole) if call.demand.text else read}
+    estimated = {"input_tokens": _read(asked, used)}
     estimated["output_tokens"] = _flowed(asked, output_characters)
     counts = {key: max(count, known.get(key, 0)) for key, count in estimated.items()}
-    unsure = call.demand.unbounded or (used.unknown and not known)
+    unsure = call.demand.unbounded or (used.unknown and not known) or (writes(call) and _makes_media(asked))
+    if asked.strict and not asked.free:
+        cost = None if unsure else _dearest(asked, counts)
+        return Usage(counts["input_tokens"], counts["output_tokens"], 0, cost, estimated=True)
     try:
         cost = _guessed(asked, result, counts) if asked.free or not unsure else None
     except ValueError:
         cost = None
     return Usage(counts["input_tokens"], counts["output_tokens"], 0, cost, estimated=True)
+
+
+def _dearest(asked: _Asked, counts: Counts) -> int | None:
+    """What ``counts`` cost at the rates of the bound: nothing tells the tier, or what was written into a cache."""
+    try:
+        found = bound(
+            asked.provider,
+            asked.call,
+            asked.prices,
+            asked.margin,
+            max_cost_per_call=None,
+            price_list=asked.price_list,
+        )
+    except NotGranted:
+        return None
+    beyond = max(counts["input_tokens"] - found.input_tokens, 0)  # a report that is wrong may tell more
+    output = counts["output_tokens"] * found.per_token / found.candidates
+    return None if beyond else int((found.fixed + output).to_integral_value(ROUND_CEILING))
+
+
+def _read(asked: _Asked, used: Inputs) -> int:
+    """Input tokens that nobody counted. Where money is limited, as many as in the bound."""
+    text = (
+        used.text if asked.strict else asked.tokens(asked.call.demand.text or asked.call.input_characters) + _OVERHEAD
+    )
+    return text + used.images + used.audio
 
 
 def _guessed(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> int | None:

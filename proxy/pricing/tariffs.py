@@ -63,9 +63,6 @@ _ONE_RATE = frozenset({"google"})  # without an audio rate, audio costs there wh
 _FREE_PROVIDERS = frozenset({"sandbox"})  # costs nothing by definition
 _FREE_ROUTES = frozenset({("openai", "moderations")})  # OpenAI bills no moderation (?)
 
-# Windows that are round numbers in the providers' own documents.
-_MEANT = {"openai": (128_000, 200_000, 272_000, 400_000, 1_050_000), "anthropic": (200_000,)}
-
 UnitRate = tuple[Decimal, tuple[tuple[int, Decimal], ...]]  # the base, and the tiers with the highest start first
 Units = Mapping[str, UnitRate]  # by usage key
 
@@ -180,18 +177,6 @@ def find(prices_id: str, name: str, price_list: str = INSTALLED) -> tuple[Found,
     Misses are remembered as well: each walks every pattern of the provider.
     """
     return lists.models(lists.tables(price_list), prices_id, name)
-
-
-def window(provider: Provider, model: str) -> int | None:
-    """How many tokens the model can read at most, where the table knows.
-
-    The table rounds: 1,000,000 stands for the 1,048,576 of Gemini and the 1,047,576 of gpt-4.1.
-    """
-    found = find(provider.prices, model) if provider.prices and 0 < len(model) <= 256 else ()
-    known = next((row.context_window for row, is_own in found if is_own), None)
-    if not known or known % 1000 or (provider.id in _MEANT and known in _MEANT[provider.id]):
-        return known
-    return known // 1000 * 1024 if known % 10**6 else known // 10**6 * 2**20
 
 
 def listed(provider: Provider, name: str, context: Context = (), price_list: str = INSTALLED) -> Tariff | None:

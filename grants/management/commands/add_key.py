@@ -44,6 +44,12 @@ class Command(DataCommand):
             "Repeat it for more; the first that matches a model counts.",
         )
         parser.add_argument("--margin", type=int, default=0, metavar="PERCENT", help="On top of every price.")
+        parser.add_argument(
+            "--shows-everything",
+            action="store_true",
+            help="For custom servers: their streams show all output as it is made, thinking and tool calls included. "
+            "An answer that is left early is then charged for what it showed, not for its whole output limit.",
+        )
 
     def run(self, *, owner: str, provider: str, label: str, base_url: str, **options: Any) -> Mapping[str, Any]:
         user = get_user_model().objects.filter(username=owner).first()
@@ -58,6 +64,7 @@ class Command(DataCommand):
             secret=secret,
             prices=options["prices"],
             margin=options["margin"],
+            shows_everything=options["shows_everything"],
             by=BY_COMMAND,
         )
         return {"id": key.pk}
