@@ -1,3 +1,14 @@
 """The owner's desk: one module a model."""
 
-from . import audit, calls, grants, keys, notices, preferences, signing_keys, totals, users  # noqa: F401  registers them
+from . import (  # noqa: F401  registers them
+    audit,
+    calls,
+    grants,
+    keys,
+    login,
+    notices,
+    preferences,
+    signing_keys,
+    totals,
+    users,
+)
