@@ -7,6 +7,7 @@ would let them act 65,536 or 256 times as often. Whole providers are counted by 
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 
 def block_of(address: str | None) -> str:
@@ -14,6 +15,7 @@ def block_of(address: str | None) -> str:
     return _network(address, 24, 48) if address else ""
 
 
+@lru_cache(4096)
 def region_of(block: str) -> str:
     """The IPv4 /16 or IPv6 /32 that a block lies in; empty for the empty block."""
     return _network(block.partition("/")[0], 16, 32) if block else ""

@@ -51,6 +51,7 @@ class AuditEvent(models.Model):
         GRANT_ISSUED = "grant.issued"
         GRANT_APPROVED = "grant.approved"
         GRANT_DENIED = "grant.denied"
+        GRANT_DISPLACED = "grant.displaced"
         GRANT_CHANGED = "grant.changed"
         GRANT_REVOKED = "grant.revoked"
         GRANT_REOPENED = "grant.reopened"
