@@ -6,6 +6,8 @@ import sys
 
 from django.contrib.auth import hashers
 
+from grants.pace import release_connection
+
 
 class PBKDF2PasswordHasher(hashers.PBKDF2PasswordHasher):
     """Django's, in gevent's thread pool where gevent serves: half a second of C would freeze every open stream.
@@ -19,4 +21,5 @@ class PBKDF2PasswordHasher(hashers.PBKDF2PasswordHasher):
             return super().encode(password, salt, iterations)
         from gevent import get_hub
 
+        release_connection()  # the relay needs one of the few while many passwords wait for a CPU
         return get_hub().threadpool.apply(super().encode, (password, salt, iterations))

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from aipassport import metrics
+from grants.logins import answer_sign_in
 from proxy.views import RelayView
 
 _relay = RelayView.as_view()
@@ -27,6 +28,17 @@ def security_headers(get_response: Callable[[HttpRequest], HttpResponse]) -> Cal
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        return response
+
+    return middleware
+
+
+def sign_ins(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """For every page that signs people in: the cookie of a known browser, and 429 after too many attempts."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        answer_sign_in(request, response)
         return response
 
     return middleware

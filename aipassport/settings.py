@@ -178,6 +178,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "aipassport.middleware.sign_ins",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -216,9 +217,8 @@ WHITENOISE_USE_FINDERS = True  # straight from the packages: nothing to collect 
 # Security
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
-SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-SECURE_CONTENT_TYPE_NOSNIFF = True
+SESSION_COOKIE_HTTPONLY = SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_SSL_REDIRECT = _https and env.bool("AIPASSPORT_SSL_REDIRECT", default=True)
 SECURE_REDIRECT_EXEMPT = [r"^health$", r"^ready$"]
@@ -286,8 +286,11 @@ AIPASSPORT_RATES = {  # requests and seconds, of one address unless said otherwi
     "introspect": _rate("AIPASSPORT_THROTTLE_INTROSPECT", "300/min"),
     "revoke": _rate("AIPASSPORT_THROTTLE_REVOKE", "300/min"),
     "refresh": _rate("AIPASSPORT_THROTTLE_REFRESH", "60/min"),
+    # Failed attempts to sign in: of a network, of an account from a network, of an account, of a known browser
     "login": _rate("AIPASSPORT_THROTTLE_LOGIN", "10/min"),
-    "login-user": _rate("AIPASSPORT_THROTTLE_LOGIN_USER", "30/hour"),  # of one username, from anywhere
+    "login-user": _rate("AIPASSPORT_THROTTLE_LOGIN_USER", "30/hour"),
+    "login-account": _rate("AIPASSPORT_THROTTLE_LOGIN_ACCOUNT", "100/hour"),
+    "login-browser": _rate("AIPASSPORT_THROTTLE_LOGIN_BROWSER", "30/hour"),
 }
 
 # Eyes: metrics where a guard for them is set, traces where they are asked for

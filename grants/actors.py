@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from .models import Actor
+from .networks import host_of
 
 
 def address_of(request: HttpRequest) -> str | None:
@@ -28,11 +29,8 @@ def address_of(request: HttpRequest) -> str | None:
 
 
 def network_of(request: HttpRequest) -> str:
-    """What the throttles count on: the IPv4 address, or the /64 that one IPv6 customer has to itself."""
-    address = address_of(request)
-    if address is None or ":" not in address:
-        return address or ""
-    return str(ipaddress.ip_network(f"{address}/64", strict=False))
+    """What the throttles of the public endpoints count on: the IPv4 address, or the IPv6 /64."""
+    return host_of(address_of(request))
 
 
 def actor_of(request: HttpRequest, via: str) -> Actor:

@@ -43,6 +43,7 @@ class Consent(View):
         grant = self._grant(pk)
         if grant.status != Grant.Status.PENDING:
             return self._decided(grant)
+        grant.opened()
         return self._ask(grant, self._form(grant))
 
     def post(self, request: HttpRequest, pk: UUID) -> HttpResponse:

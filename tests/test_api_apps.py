@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from grants import policy, tokens, usage
 from grants.models import Actor, AuditEvent, Grant, ProviderKey, RateWindow, RevokedToken, SigningKey
-from grants.models import grants as grants_module
+from grants.models import pending as pending_module
 from tests.api import anyone, ask, bearer, owner
 from tests.conftest import terms
 
@@ -111,7 +111,7 @@ def test_a_request_that_makes_no_sense_is_refused_by_field_and_leaves_nothing(ch
 
 
 def test_the_number_of_pending_requests_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grants_module, "MAX_PENDING_REQUESTS", 2)
+    monkeypatch.setattr(pending_module, "MAX_PENDING_REQUESTS", 2)
     requested()
     requested()
     answer = anyone().post("/api/grant-requests/", ask())

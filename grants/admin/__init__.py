@@ -5,6 +5,7 @@ from . import (  # noqa: F401  registers them
     calls,
     grants,
     keys,
+    login,
     notices,
     preferences,
     price_lists,

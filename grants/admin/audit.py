@@ -24,6 +24,8 @@ EVENT_LABELS = dict.fromkeys(AuditEvent.Action.values, "info") | {
     "key.disabled": "danger",
     "signing_key.retired": "danger",
     "owner.disabled": "danger",
+    "sign_in.throttled": "danger",
+    "grant.displaced": "danger",
     "grant.issued": "success",
     "grant.approved": "success",
     "token.issued": "success",

@@ -9,7 +9,7 @@ from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ..logins import seconds_to_wait
+from ..logins import refusal
 from .answers import LoginAnswer, RefreshAnswer
 from .authentication import OwnerRefreshToken, OwnerTokenAuthentication, read_token
 from .base import OF_APPS, OF_BODIES, AppEndpoint, answers
@@ -17,7 +17,7 @@ from .bodies import LoginBody, RefreshBody
 
 
 class Login(AppEndpoint):
-    throttle_classes = []  # by address and username, see below
+    throttle_classes = []  # the backend counts
 
     @extend_schema(
         operation_id="login",
@@ -29,10 +29,10 @@ class Login(AppEndpoint):
     def post(self, request: Request) -> Response:
         """Send `access` as `Authorization: Bearer …`; `refresh` gets the next one. A new password ends them both."""
         body = self.body(LoginBody).validated_data
-        wait = seconds_to_wait(request._request, body["username"])
-        if wait is not None:
-            raise Throttled(wait)
-        user = authenticate(username=body["username"], password=body["password"])
+        user = authenticate(request._request, username=body["username"], password=body["password"])
+        refused = refusal(request._request)
+        if refused is not None:
+            raise Throttled(refused.seconds, refused.reason)
         if user is None or not user.is_staff:
             raise AuthenticationFailed("No owner with this username and password.", "invalid_credentials")
         update_last_login(type(user), user)

@@ -51,6 +51,7 @@ class AuditEvent(models.Model):
         GRANT_ISSUED = "grant.issued"
         GRANT_APPROVED = "grant.approved"
         GRANT_DENIED = "grant.denied"
+        GRANT_DISPLACED = "grant.displaced"
         GRANT_CHANGED = "grant.changed"
         GRANT_REVOKED = "grant.revoked"
         GRANT_REOPENED = "grant.reopened"
@@ -67,6 +68,7 @@ class AuditEvent(models.Model):
         OWNER_DISABLED = "owner.disabled"
         PREFERENCES_CHANGED = "preferences.changed"
         PRICES_UPDATED = "prices.updated"
+        SIGN_IN_THROTTLED = "sign_in.throttled"
 
     at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=40, choices=Action.choices)
@@ -111,13 +113,16 @@ class AuditEvent(models.Model):
         grant: Grant | None = None,
         key: ProviderKey | None = None,
         jti: str = "",
+        owner: Any = None,
         **detail: Any,
     ) -> AuditEvent:
         """Append one event, to the table and to the log ``aipassport.audit`` (one JSON object a line).
 
-        ``detail`` must be JSON-serialisable and free of secrets.
+        ``owner``: whose trail it is, where neither grant nor key nor actor tells. ``detail`` must be JSON-serialisable
+        and free of secrets.
         """
-        owner_id = grant.owner_id if grant else key.owner_id if key else by.user.pk if by.user else None
+        owner = owner or by.user
+        owner_id = grant.owner_id if grant else key.owner_id if key else owner.pk if owner else None
         event = cls.objects.create(
             action=action,
             owner_id=owner_id,

@@ -14,17 +14,17 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from ..clock import microseconds
+from ..networks import block_of
 from ..providers import PROVIDERS, Provider, choices
 from ..shown_text import name_problem, text_problem, web_page_problem
 from ..terms import DAY, DEFAULT_OUTPUT_TOKENS, DEFAULT_VALID_FOR, HOUR, LIMITS, MAX_VALID_FOR, Terms
 from .allowance import Allowance
 from .audit import Actor, AuditEvent
 from .keys import ProviderKey
+from .pending import make_room
 from .preferences import zone_of
 from .requesting import Requested
 from .tokens import RevokedToken
-
-MAX_PENDING_REQUESTS = 1000
 
 
 def _one_line(text: str) -> None:
@@ -174,9 +174,9 @@ class Grant(Requested):
         """
         grant = cls._draft(provider, terms, app_name, app_url, reason)
         secret = grant._begin_request(grant.created_at)
+        grant.request_network = block_of(by.address)
         with transaction.atomic():
-            if cls.objects.pending().count() >= MAX_PENDING_REQUESTS:
-                raise ValidationError("Too many requests are waiting for an owner; try again later.", code="too_many")
+            make_room(cls.objects.pending(), grant.request_network)
             grant._insert(terms)
             AuditEvent.record(AuditEvent.Action.GRANT_REQUESTED, by, grant=grant, **grant._summary())
         return grant, secret

@@ -28,6 +28,8 @@ class Requested(models.Model):
     request_secret_hash = models.CharField(max_length=64, blank=True)
     user_code = models.CharField(max_length=9, blank=True)
     request_expires_at = models.DateTimeField(null=True)
+    request_network = models.CharField(max_length=50, blank=True, help_text="The IPv4 /24 or IPv6 /48 of the app.")
+    opened_at = models.DateTimeField(null=True, help_text="When an owner first looked at the request.")
     polled_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -69,6 +71,11 @@ class Requested(models.Model):
                 raise ValidationError(f"The grant is {self.status}.", code=f"grant_{self.status}")
             AuditEvent.record(AuditEvent.Action.GRANT_SECRET_ROTATED, by, grant=self)  # type: ignore[arg-type]
         return secret
+
+    def opened(self) -> None:
+        """An owner looks at the request: from now on it does not make room for others."""
+        unopened = type(self)._default_manager.filter(pk=self.pk, opened_at=None)
+        unopened.update(opened_at=timezone.now())
 
     def shows(self, user_code: str) -> bool:
         """Whether this is the code that the app shows to its user; case and hyphen do not matter. In constant time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from django.db import connection, models
 from django.utils.crypto import salted_hmac
@@ -21,9 +22,22 @@ RETURNING started_at, requests
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One counted request. ``wait``: ``None``, or, for one too many, the seconds until the window ends.
+
+    ``first_refused``: it is the first one too many of its window.
+    """
+
+    key: str
+    started_at: int
+    wait: int | None
+    first_refused: bool
+
+
 class RateWindowQuerySet(models.QuerySet["RateWindow"]):
-    def hit(self, scope: str, who: str, rate: tuple[int, int]) -> int | None:
-        """Count one request of ``who`` on ``scope``. Returns ``None``, or, for one too many, the seconds to wait.
+    def count_one(self, scope: str, who: str, rate: tuple[int, int]) -> Hit:
+        """Count one request of ``who`` on ``scope``.
 
         ``rate``: how many requests in how many seconds (a day at most). The window begins with its first request.
         ``who`` is kept as a MAC, so that the table names nobody.
@@ -34,7 +48,17 @@ class RateWindowQuerySet(models.QuerySet["RateWindow"]):
         with connection.cursor() as cursor:
             cursor.execute(_HIT, {"key": key, "now": now, "period": period})
             started_at, requests = cursor.fetchone()
-        return None if requests <= most else max(1, started_at + period - now)
+        wait = None if requests <= most else max(1, started_at + period - now)
+        return Hit(key, started_at, wait, requests == most + 1)
+
+    def hit(self, scope: str, who: str, rate: tuple[int, int]) -> int | None:
+        """:meth:`count_one` for callers that need the seconds to wait only."""
+        return self.count_one(scope, who, rate).wait
+
+    def give_back(self, hit: Hit) -> None:
+        """Take one counted request back, unless its window is over."""
+        same_window = self.filter(key=hit.key, started_at=hit.started_at, requests__gt=0)
+        same_window.update(requests=models.F("requests") - 1)
 
     def stale(self, now: float) -> RateWindowQuerySet:
         """Windows that are over, whatever their period. ``now`` in seconds since the epoch."""

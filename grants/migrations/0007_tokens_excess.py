@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("grants", "0007_shows_everything")]
+    dependencies = [("grants", "0006_shows_everything")]
 
     operations = [
         migrations.AddField(
