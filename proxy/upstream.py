@@ -9,7 +9,7 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from email.errors import MissingHeaderBodySeparatorDefect
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -22,7 +22,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from . import multipart
-from .dialects.base import UpstreamCall
+from .dialects.base import Spooled, UpstreamCall
 from .exceptions import RelayError, UpstreamFailed, UpstreamTimeout
 from .sandbox import SandboxAdapter
 
@@ -286,7 +286,7 @@ def _check_head(response: requests.Response) -> None:
 def _prepare(base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> requests.PreparedRequest:
     """Prepared by hand: requests' own preparation would look at cookies, netrc, hooks and the body's type again."""
     headers = {**call.headers, "user-agent": USER_AGENT, "accept-encoding": "identity"}
-    body: bytes | Iterator[bytes] | None = call.json
+    body = call.json.blocks() if isinstance(call.json, Spooled) else call.json
     if call.form is not None:
         headers["content-type"], length, body = multipart.encode(call.form)
         headers["content-length"] = str(length)

@@ -607,7 +607,8 @@ def test_who_leaves_a_model_that_thinks_unseen_is_charged_all_that_it_may_have_t
 
 
 def test_a_claude_that_was_told_to_think_may_have_thought_up_to_its_limit() -> None:
-    call = replace(demanded("anthropic", "claude-sonnet-4-5", text=300, limit=1000), json=b'{"thinking":{}}')
+    call = demanded("anthropic", "claude-sonnet-4-5", text=300, limit=1000)
+    call = replace(call, json=b'{"thinking":{}}', marks=frozenset({b'"thinking"'}))
     started = claude(input_tokens=100, output_tokens=1) | {"unfinished": True}
     usage = meter(PROVIDERS["anthropic"], call, started, output_characters=30)
     assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (100, 1000, True)

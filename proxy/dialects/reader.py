@@ -13,8 +13,8 @@ from types import ModuleType
 from grants.providers import PROVIDERS, Capability, Provider
 
 from ..exceptions import BadRequest, EndpointNotRelayed
-from . import anthropic, forms, peculiar, strict_json
-from .base import CREDENTIAL_PARAMETERS, Demand, Form, Inbound, UpstreamCall
+from . import anthropic, forms, lowering, peculiar, strict_json
+from .base import CREDENTIAL_PARAMETERS, MARKS, Demand, Form, Inbound, UpstreamCall
 from .demand import text_size
 from .fields import Reading, Table, check_fields
 from .openai_fields import CHAT
@@ -29,6 +29,9 @@ _HEADER_SHAPES: dict[str, re.Pattern[str]] = {
     "openai-beta": re.compile(r"[a-z0-9_.-]+(?:=[a-z0-9_.-]+)?(?:\s*[,;]\s*[a-z0-9_.-]+(?:=[a-z0-9_.-]+)?){0,31}"),
 }
 _PARAMETER = re.compile(r"[A-Za-z0-9._~=+/:-]{0,500}")
+# Anthropic's client-side tools, such as bash_20250124: each brings a description that is billed as input.
+_DATED_TOOL = re.compile(rb'"type": ?"[a-z_]+_20\d{6}"')
+_NO_MARKS: frozenset[bytes] = frozenset()
 _JSON = re.compile(r'\s*application/json\s*(?:;\s*(?:charset="?utf-?8"?)?\s*)?', re.IGNORECASE)
 
 
@@ -52,6 +55,7 @@ def read(
     if route.method == "POST":
         _check_model(reading, route, model)
     hides_usage = dialect.complete(reading, place)
+    lowered = lowering.put_last(reading.body, reading.tally.limit_paths)
     body = strict_json.dumps(reading.body) if route.body is not None else None
     form = forms.with_model(inbound.form, reading.body.get("model")) if inbound.form is not None else None
     _ask_by_name(reading, route)
@@ -73,6 +77,9 @@ def read(
         input_characters=_characters(reading, body, form),
         limit_paths=reading.tally.limit_paths,
         demand=_demand(reading, route, body, form),
+        tail=lowering.tail_of(body, lowered) if body is not None and lowered else 0,
+        marks=frozenset([mark for mark in MARKS if mark in body]) if body is not None else _NO_MARKS,
+        dated_tools=len(_DATED_TOOL.findall(body)) if body is not None and route.dialect == "anthropic" else 0,
     )
 
 

@@ -18,9 +18,8 @@ from .tariffs import window
 # given: Anthropic's is 346 tokens for most models and 804 for some (?).
 OVERHEAD = 1024
 FRAMING = 16  # tokens around a text that is no conversation: beginning and end, an instruction for its kind of use
-# Anthropic's client-side tools with a date in their type bring a description of their own: bash 245 tokens, text editor
-# 700, computer use 735.
-_ANTHROPIC_TOOL = re.compile(rb'"type": ?"[a-z_]+_20\d{6}"')
+# Anthropic's client-side tools with a date in their type (``UpstreamCall.dated_tools``) bring a description of their
+# own: bash 245 tokens, text editor 700, computer use 735.
 
 # The most tokens of one picture, by what its model's name begins with; the first that fits. The longest names first.
 #   OpenAI (guides/images-vision): tiles of 512 px in at most 2048 × 768 px are 8, each 170 tokens and 85 of base
@@ -81,7 +80,7 @@ _UNSEEN = {
     "google": re.compile(r"gemini-(?:2\.5|[3-9])"),
 }
 _SEEN = re.compile(r"gpt-?(?:3|4)")
-_HIDING = (b'"include_reasoning"', b'"reasoning_format"')  # Groq, Cerebras, vLLM
+_HIDING = frozenset({b'"include_reasoning"', b'"reasoning_format"'})  # Groq, Cerebras, vLLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +142,7 @@ def _overhead(call: UpstreamCall) -> int:
         return 0
     if not writes(call):
         return FRAMING
-    if call.dialect != "anthropic" or not call.json:
-        return OVERHEAD
-    return OVERHEAD * (1 + len(_ANTHROPIC_TOOL.findall(call.json)))
+    return OVERHEAD * (1 + call.dated_tools)
 
 
 def picture_tokens(provider: Provider, model: str) -> int | None:
@@ -163,12 +160,11 @@ def seconds(demand: Demand, least: int) -> int:
 
 def thinks_unseen(provider: Provider, call: UpstreamCall) -> bool:
     """Whether the model may have made more than an answer that was cut has shown."""
-    body = call.json or b""
     if call.flavor == "anthropic":  # a value of a tool's input flows only when it is whole
-        return b'"thinking"' in body or b'"tools"' in body or bool(_UNSEEN["anthropic"].search(call.model))
+        return b'"thinking"' in call.marks or b'"tools"' in call.marks or bool(_UNSEEN["anthropic"].search(call.model))
     if provider.id == "google":
         return bool(_UNSEEN["google"].search(call.model))
     if call.flavor not in ("chat", "responses"):
         return False
-    hidden = any(name in body for name in _HIDING) or (provider.id == "azure" and not _SEEN.search(call.model))
+    hidden = not _HIDING.isdisjoint(call.marks) or (provider.id == "azure" and not _SEEN.search(call.model))
     return hidden or bool(_UNSEEN["openai"].search(call.model))

@@ -27,6 +27,7 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.response import HTTPResponse
 
+from ..dialects import strict_json
 from . import anthropic, google, openai
 from .answers import Refused, Reply
 from .body import PacedBody
@@ -88,8 +89,11 @@ def _reply(dialect: ModuleType, request: requests.PreparedRequest, path: str, *,
 
 
 def _json(request: requests.PreparedRequest) -> dict[str, Any]:
+    data = request.body.encode() if isinstance(request.body, str) else request.body or b""
+    if not isinstance(data, bytes) or not strict_json.is_cheap(data):
+        raise Refused(413, "The sandbox reads only bodies that are quickly read: 16 kB, or 128 kB of plain text.")
     try:
-        body = json.loads(request.body or b"")
+        body = json.loads(data)
     except (ValueError, TypeError):
         raise Refused(400, "The body is not valid JSON.") from None
     if not isinstance(body, dict):
