@@ -8,7 +8,6 @@ import time
 from functools import partial
 from typing import Any
 
-import gevent
 import gevent.socket
 from gevent.monkey import get_original
 from gevent.server import StreamServer
@@ -17,6 +16,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
 from grants.sockets import has_something_to_say
+from proxy.fairness import let_others_run
 
 _Socket = get_original("socket", "socket")  # the system's own
 _IDLE = 1.0  # seconds; whoever asks more often gets an answer that closes the connection
@@ -79,7 +79,7 @@ def _read_slowly(unreader: Any) -> None:
     receive = SocketUnreader.chunk
 
     def chunk(size_hint: int | None = None) -> bytes:
-        gevent.sleep(0)
+        let_others_run()
         data: bytes = receive(unreader, size_hint)
         return data
 
@@ -141,7 +141,7 @@ class Worker(GeventWorker):
                 with contextlib.suppress(TimeoutError):
                     if not sock.recv(_DISCARDED):
                         break
-                gevent.sleep(0)
+                let_others_run()
 
     def _close_idle(self) -> None:
         """End them, but not one on which a request has just arrived.

@@ -28,8 +28,8 @@ from .body_process import LENGTH, Answer, Job, too_complex
 from .dialects import strict_json
 from .dialects.base import Inbound, Spooled, UpstreamCall
 from .exceptions import LimitReached, RelayError, Unavailable
+from .fairness import let_others_run, one_at_a_time
 
-_QUICK = 4 * 1024  # bytes: at most 3 ms, whatever is in them
 _WAITING = 64  # bodies of all grants
 _WAITING_GRANT = 8  # of one grant
 _TURN_SECONDS = 30.0  # that a body waits for its turn
@@ -38,8 +38,6 @@ _STEP = 1024 * 1024
 
 _PROGRAM = "from proxy.body_process import main; main()"
 
-_one_at_a_time = threading.Lock()
-
 
 def read(inbound: Inbound, policy: Policy, default_limit: int | None, spool: Any = None) -> UpstreamCall:
     """As :func:`dialects.read`. ``spool``: the open file that holds the body, if ``inbound.body`` does not.
@@ -47,15 +45,14 @@ def read(inbound: Inbound, policy: Policy, default_limit: int | None, spool: Any
     Raises:
         RelayError: whatever the dialects refuse; 413 where reading takes too long; 429 and 503 where too many wait.
     """
-    size = len(inbound.body)
-    if spool is None and (inbound.form is not None or size <= _QUICK):
+    if spool is None and (inbound.form is not None or strict_json.is_quick(inbound.body)):
         return dialects.read(inbound, policy.provider, policy.extra_fields, default_limit)
     if spool is None and strict_json.is_cheap(inbound.body):
-        with _one_at_a_time:  # several at once would add up before other greenlets run
+        with one_at_a_time:
             try:
                 return dialects.read(inbound, policy.provider, policy.extra_fields, default_limit)
             finally:
-                time.sleep(0)
+                let_others_run()
     most = settings.AIPASSPORT_MAX_BODY_BYTES
     job = Job(inbound, policy.provider.id, policy.extra_fields, default_limit, most, spool is not None)
     return process.read(policy.grant, job, spool)

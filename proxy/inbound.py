@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from . import multipart
 from .dialects.base import CREDENTIAL_PARAMETERS, Form, Inbound
 from .exceptions import BadRequest, LimitReached, Unauthorized, Unavailable
+from .fairness import let_others_run
 
 SPOOLED_FROM = 256 * 1024  # a larger body goes into a temporary file while it comes
 _STEP = 256 * 1024  # bytes that are read at once
@@ -209,16 +210,16 @@ class _Timed:
 
     def read(self, size: int) -> bytes:
         if self._began:
-            time.sleep(0)
+            let_others_run()
         self._began = True
         left = self._deadline - time.monotonic()
         try:
             if left <= 0:
                 raise TimeoutError
             data = self._read_within(left, size)
-        except TimeoutError as error:
-            raise BadRequest("The body came too slowly.", code="body_timeout", status=408) from error
         except Exception as error:  # the server's own errors for broken chunks and lost connections
+            if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):  # Django's has a cause
+                raise BadRequest("The body came too slowly.", code="body_timeout", status=408) from error
             raise BadRequest("The body could not be read to its end.") from error
         self._deadline += len(data) / _MIN_RATE
         return data

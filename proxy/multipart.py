@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from django.http.multipartparser import MultiPartParser, MultiPartParserError
 
 from .dialects.base import FilePart, Form
 from .exceptions import BadRequest
+from .fairness import let_others_run, one_at_a_time
 
 _BLOCK = 65536
 
@@ -33,22 +33,36 @@ class _Fair:
         self.seek = file.seek
 
     def read(self, size: int = -1) -> bytes:
-        time.sleep(0)
+        let_others_run()
         data: bytes = self._file.read(size)
         return data
 
 
 class _Counted:
-    """A stream that knows how much came: Django's parser takes half a file for a whole one."""
+    """A stream that knows how much came: Django's parser takes half a file for a whole one.
+
+    Between two reads of it the parser works; one form at a time does so before other calls run.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._parses = False
         self.size = 0
 
     def read(self, size: int) -> bytes:
+        self.pause()
         data: bytes = self._stream.read(size)
         self.size += len(data)
+        one_at_a_time.acquire()
+        self._parses = True
         return data
+
+    def pause(self) -> None:
+        """Let others run, and parse their forms."""
+        if self._parses:
+            self._parses = False
+            let_others_run()
+            one_at_a_time.release()
 
 
 def parse(meta: dict[str, Any], stream: Any) -> Form:
@@ -65,6 +79,8 @@ def parse(meta: dict[str, Any], stream: Any) -> Form:
             pass  # what follows the last part
     except (MultiPartParserError, SuspiciousOperation, StopUpload, ValueError, OSError) as error:
         raise BadRequest("The multipart body is malformed.") from error
+    finally:
+        counted.pause()
     if counted.size != int(meta["CONTENT_LENGTH"]):
         raise BadRequest("The body is shorter than its Content-Length.")
     return Form(

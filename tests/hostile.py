@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
+_RAW = {
+    "nothing": b" ",
+    "small": b'{"model":"not-granted","messages":[],"metadata":"words words"}',
+    "single bytes": b"1\r\n \r\n",  # chunks
+    "form": b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n',
+}
+_END = {"nothing": b"", "small": b"", "single bytes": b"0\r\n\r\n", "form": b"--x--"}
+
 
 def hostile(what: str, size: int) -> bytes:
     """A chat body of about ``size`` bytes with the model ``not-granted``."""
     letters = "".join(map(chr, (*range(0x80, 0xD800), *range(0xE000, 0x110000))))
+    if what in _RAW:
+        return (_RAW[what] * (size // len(_RAW[what]))) + _END[what]
     values = {
         "code points": lambda: '"' + (letters * (size // 4_000_000 + 1))[: size // 4] + '"',
         "floats": lambda: "[" + "1.5," * (size // 4) + "1]",
@@ -94,19 +108,34 @@ def paced_stream(server: Any, token: str, events: int = 2000) -> Iterator[Latene
         stream.close()
 
 
-def at_once(server: Any, token: str, bodies: list[bytes], **headers: Any) -> list[bytes]:
-    """Send all of these bodies at the same time; the answers."""
-    answers: list[bytes] = []
+def at_once(server: Any, token: str, what: str, size: int, count: int = 1, **headers: str) -> list[dict[str, Any]]:
+    """Send so many of these bodies at the same time, from another process; the answers' status and error code."""
+    order = json.dumps({"url": server.url, "token": token, "what": what, "size": size, "count": count} | headers)
+    command = [sys.executable, "-m", "tests.hostile", order]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    return list(json.loads(done.stdout))
 
-    def send(body: bytes) -> None:
+
+def _attack(url: str, token: str, what: str, size: int, count: int, **headers: str) -> list[dict[str, Any]]:
+    server, body, answers = SimpleNamespace(url=url), hostile(what, size), list[dict[str, Any]]()
+
+    def send() -> None:
         with connected(server) as sock:
-            sock.sendall(head(server, token, content_length=len(body), **headers))
-            sock.sendall(body)
-            answers.append(answer(sock))
+            length = {} if "transfer_encoding" in headers else {"content_length": len(body)}
+            sock.sendall(head(server, token, **length, **headers))
+            with suppress(OSError):
+                sock.sendall(body)
+            received = answer(sock)
+        told = json.loads(received.partition(b"\r\n\r\n")[2] or b"{}").get("error", {})
+        answers.append({"status": int(received.split()[1]), "code": told.get("code")})
 
-    threads = [threading.Thread(target=send, args=(body,)) for body in bodies]
+    threads = [threading.Thread(target=send) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
     return answers
+
+
+if __name__ == "__main__":
+    print(json.dumps(_attack(**json.loads(sys.argv[1]))))

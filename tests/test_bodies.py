@@ -200,7 +200,8 @@ def test_too_many_waiting_bodies_are_refused_by_grant_and_in_all(monkeypatch: py
     assert (of_all.value.status, of_all.value.retry_after) == (503, 2)
     turns.waiting = 1
     waiting.join(5)
-    assert len(ends) == 1 and not turns._queues, "who waited too long is gone"
+    assert len(ends) == 1
+    assert not turns._queues, "who waited too long is gone"
     turns.give()
     turns.take(GRANT)
 

@@ -16,13 +16,13 @@ import requests
 from grants.models import Allowance, Call
 from tests import live
 
-from .hostile import HOSTILE, Lateness, answer, at_once, connected, head, hostile, paced_stream
+from .hostile import HOSTILE, Lateness, answer, at_once, connected, head, paced_stream
 from .live import eventually
 from .test_relay import chat
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
-MUCH = 0.25  # seconds, on a machine that does other things; 2 to 9 s were usual before
+MUCH = 0.5  # seconds, on a machine that does other things; on a quiet one it is below 0.05, and was 1.5 to 9 before
 LARGE = 5_000_000
 
 
@@ -57,10 +57,9 @@ def error(received: bytes) -> dict[str, Any]:
 def test_a_hostile_body_holds_up_no_stream(server: Any, issue: Any, what: str) -> None:
     _, attacker = issue("openai", models=("gpt-4o",))
     _, token = issue("openai")
-    bodies = [hostile(what, LARGE)] * 3
     with paced_stream(server, token) as stream:
-        answers = at_once(server, attacker, bodies)
-    assert {int(text.split()[1]) for text in answers} <= {403, 413}
+        answers = at_once(server, attacker, what, LARGE, 3)
+    assert {told["status"] for told in answers} <= {403, 413}
     assert_on_time(stream)
 
 
@@ -68,8 +67,8 @@ def test_many_hostile_bodies_that_are_read_in_place_hold_up_no_stream(server: An
     _, attacker = issue("openai", models=("gpt-4o",))
     _, token = issue("openai")
     with paced_stream(server, token) as stream:
-        answers = at_once(server, attacker, [hostile("keys", 15_000)] * 32)
-    assert {int(text.split()[1]) for text in answers} == {403}
+        answers = at_once(server, attacker, "keys", 15_000, 32)
+    assert {told["code"] for told in answers} == {"model_not_granted"}
     assert_on_time(stream)
 
 
@@ -77,29 +76,31 @@ def test_a_large_body_that_nobody_reads_holds_up_no_stream(server: Any, issue: A
     """gunicorn read it to its end by itself, a kilobyte at a time. Its sender needed no token."""
     _, token = issue("openai")
     with paced_stream(server, token) as stream:
-        answers = at_once(server, "nonsense", [b"x" * 30_000_000] * 2)
-        page = requests.post(f"{server.url}/health", data=b"x" * 30_000_000, timeout=30)
-    assert [text.split()[1] for text in answers] == [b"401", b"401"]
-    assert page.status_code in (403, 405)
+        answers = at_once(server, "nonsense", "nothing", 30_000_000, 2)
+    assert [told["status"] for told in answers] == [401, 401]
     assert_on_time(stream)
+
+
+def test_a_page_that_reads_no_body_answers_all_the_same(server: Any) -> None:
+    for _ in range(2):
+        assert requests.post(f"{server.url}/health", data=b"x" * 20_000_000, timeout=30).status_code in (403, 405)
 
 
 def test_a_chunked_body_of_single_bytes_holds_up_no_stream(server: Any, issue: Any) -> None:
     _, attacker = issue("openai", models=("gpt-4o",))
     _, token = issue("openai")
-    with paced_stream(server, token) as stream, connected(server) as sock:
-        sock.sendall(head(server, attacker, transfer_encoding="chunked") + b"1\r\n \r\n" * 500_000 + b"0\r\n\r\n")
-        assert answer(sock).split()[1] == b"400"
+    with paced_stream(server, token) as stream:
+        answers = at_once(server, attacker, "single bytes", 3_000_000, 3, transfer_encoding="chunked")
+    assert [told["code"] for told in answers] == ["invalid_json"] * 3
     assert_on_time(stream)
 
 
 def test_a_form_of_many_fields_holds_up_no_stream(server: Any, issue: Any) -> None:
     _, attacker = issue("openai", models=("gpt-4o",))
     _, token = issue("openai")
-    field = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
     with paced_stream(server, token) as stream:
-        answers = at_once(server, attacker, [field * 200_000] * 3, content_type="multipart/form-data; boundary=x")
-    assert [error(text)["code"] for text in answers] == ["invalid_request"] * 3
+        answers = at_once(server, attacker, "form", LARGE, 3, content_type="multipart/form-data; boundary=x")
+    assert [told["code"] for told in answers] == ["invalid_request"] * 3
     assert_on_time(stream)
 
 
@@ -263,7 +264,7 @@ def test_sdks_see_the_refusal_of_a_body_that_they_still_send(server: Any, issue:
             client.chat.completions.create(
                 model="fake-metered", messages=[{"role": "user", "content": "x" * 20_000_000}]
             )
-        assert refused.value.code == "request_limit_reached"
+        assert "1 requests are used up" in refused.value.message
     assert chat(server, token, "fake-metered", user="x" * LARGE).status_code == 429
 
 
