@@ -65,6 +65,11 @@ def row_for(text: str, model: str) -> PriceRow | None:
     return next((row for row in parse(text) if covers(row.models, model)), None)
 
 
+def any_free(text: str) -> bool:
+    """Whether the rows of the JSON ``text`` make any model free."""
+    return bool(text) and text != "[]" and any(row.free for row in parse(text))
+
+
 def _row(value: dict[str, Any]) -> PriceRow:
     priced = {unit: Decimal(value[unit]) * _NANOS / per for unit, (per, _) in UNITS.items() if unit in value}
     if not all(rate.is_finite() and rate >= 0 for rate in priced.values()):

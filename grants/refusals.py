@@ -41,6 +41,13 @@ def reason(policy: Policy, standing: Standing, *, least: int, tokens: int) -> Fu
     return found[0] if found else None
 
 
+def final(policy: Policy, standing: Standing, *, costs: bool) -> Full | None:
+    """The limit that refuses every call from now on, or until a period ends. ``costs``: calls need some money."""
+    limits = {limit.name: limit for limit in report(policy.limits, standing, policy.time_zone)}
+    found = [*_counts(limits), *(_money(limits, None) if costs else ())]
+    return next((full for full in found if full.final), None)
+
+
 def forestalled(policy: Policy, standing: Standing) -> Exception:
     """There was room at every look and never at the admission: others come and go too fast. It is not final.
 
@@ -106,7 +113,10 @@ _PERIODS = {
 }
 
 
-def _money(limits: dict[str, Limit], least: int) -> Iterator[Full]:
+def _money(limits: dict[str, Limit], need: int | None) -> Iterator[Full]:
+    """``need``: nano-dollars that the call needs, ``None`` where they are not known yet but are more than nothing."""
+    least = 1 if need is None else need
+    asked = "." if need is None else f", and this call could cost {exactly(need)}."
     for name, (period, code) in _PERIODS.items():
         limit = limits.get(name)
         if limit is None or limit.allowed - limit.used - limit.reserved >= least:
@@ -114,7 +124,7 @@ def _money(limits: dict[str, Limit], least: int) -> Iterator[Full]:
         spent = limit.allowed - limit.used < least
         message = (
             f"This grant allows {exactly(limit.allowed)}{period}: {exactly(limit.used)} are spent, "
-            f"{exactly(limit.reserved)} reserved for calls on their way, and this call could cost {exactly(least)}. "
+            f"{exactly(limit.reserved)} reserved for calls on their way{asked} "
         )
         if not spent:
             message += "Wait for one of them to end."

@@ -1,16 +1,25 @@
-"""From Django's request to an :class:`Inbound`: the credential taken out, the body read within its limit."""
+"""From Django's request to an :class:`Inbound`: the credential taken out, the body received within its limits."""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from tempfile import TemporaryFile
+from typing import Any, Self
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest
 
 from . import multipart
 from .dialects.base import CREDENTIAL_PARAMETERS, Form, Inbound
-from .exceptions import BadRequest, Unauthorized
+from .exceptions import BadRequest, LimitReached, Unauthorized, Unavailable
+from .fairness import let_others_run
+
+SPOOLED_FROM = 256 * 1024  # a larger body goes into a temporary file while it comes
+_STEP = 256 * 1024  # bytes that are read at once
+_CHUNKED_STEP = 8 * 1024  # a chunk may be a single byte, which costs as much to read as a kilobyte
+_MIN_RATE = 64 * 1024  # bytes a second
 
 # Where an SDK puts its key. The value is the token; only the names travel on.
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
@@ -50,53 +59,195 @@ def token_of(request: HttpRequest) -> str:
     return tokens.pop()
 
 
-def read(request: HttpRequest, path: str) -> Inbound:
-    """The request as the dialects want it. ``path`` is decoded, below ``/proxy``.
+class Budget:
+    """Bytes of request bodies in flight in this worker: of all grants, and of each."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._by_grant: dict[UUID, int] = {}
+
+    def take(self, grant: UUID, size: int) -> None:
+        """Count ``size`` more bytes.
+
+        Raises:
+            LimitReached: the grant has too many.
+            Unavailable: all grants together have.
+        """
+        largest = settings.AIPASSPORT_MAX_BODY_BYTES
+        most = max(settings.AIPASSPORT_MAX_BODY_BYTES_IN_FLIGHT, largest)
+        of_grant = self._by_grant.get(grant, 0) + size
+        if of_grant > max(most // 4, largest):
+            raise LimitReached(
+                "This grant has too many bytes of request bodies on their way; wait for one of its calls.",
+                code="too_many_body_bytes",
+                retry_after=2,
+            )
+        if self.taken + size > most:
+            raise Unavailable("The broker receives too many large bodies just now; please try again.", retry_after=2)
+        self.taken += size
+        self._by_grant[grant] = of_grant
+
+    def give_back(self, grant: UUID, size: int) -> None:
+        self.taken -= size
+        left = self._by_grant[grant] - size
+        if left:
+            self._by_grant[grant] = left
+        else:
+            del self._by_grant[grant]
+
+
+budget = Budget()
+
+
+class Intake:
+    """Receives the body of one request, within the budget and in time. Closed once the body was sent on.
+
+    ``spool``: the open file that holds a large body instead of ``Inbound.body``.
+    """
+
+    def __init__(self, grant: UUID) -> None:
+        self.spool: Any = None
+        self._grant = grant
+        self._taken = 0
+        self._form: Form | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._taken:
+            budget.give_back(self._grant, self._taken)
+            self._taken = 0
+        if self.spool is not None:
+            self.spool.close()
+
+    def read(self, request: HttpRequest, path: str) -> Inbound:
+        """The request as the dialects want it. ``path`` is decoded, below ``/proxy``.
+
+        Raises:
+            BadRequest: the body is larger than the limit (413), ends early, is too slow (408), or is a malformed form.
+            LimitReached, Unavailable: too many bytes of bodies are in flight.
+        """
+        content_type = request.META.get("CONTENT_TYPE", "")
+        form: Form | None = None
+        body = b""
+        if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+            form = self._read_form(request)
+        else:
+            body = self._read_body(request)
+        query = request.META.get("QUERY_STRING", "")
+        return Inbound(
+            method=request.method or "",
+            path=path,
+            query=tuple(parse_qsl(query, keep_blank_values=True)) if query else (),
+            headers=headers_of(request),
+            content_type=content_type,
+            body=body,
+            form=form,
+        )
+
+    def _take(self, size: int) -> None:
+        budget.take(self._grant, size)
+        self._taken += size
+
+    def _read_form(self, request: HttpRequest) -> Form:
+        length = declared_length(request)
+        if length is None:
+            raise BadRequest("A multipart body needs a Content-Length.", code="length_required", status=411)
+        self._take(length)
+        return multipart.parse(request.META, _Timed(request, request))
+
+    def _read_body(self, request: HttpRequest) -> bytes:
+        length = declared_length(request)
+        # Without a length Django would read nothing; the server knows the end of a chunked body.
+        chunked = "HTTP_TRANSFER_ENCODING" in request.META
+        if not chunked and not length:
+            return b""
+        if not chunked:
+            self._take(length or 0)
+        stream = _Timed(request, request.META["wsgi.input"] if chunked else request)
+        return self._receive(stream, None if chunked else length or 0)
+
+    def _receive(self, stream: _Timed, length: int | None) -> bytes:
+        """The whole body, or ``b""`` where it went into the spool. ``length``: ``None`` where it is not declared."""
+        limit, parts, size = settings.AIPASSPORT_MAX_BODY_BYTES, list[bytes](), 0
+        while length is None or size < length:
+            part = stream.read(_CHUNKED_STEP if length is None else min(_STEP, length - size))
+            if not part:
+                break
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            if length is None:
+                self._take(len(part))
+            self._keep(part, parts, size)
+        if length is not None and size != length:
+            raise BadRequest("The body is shorter than its Content-Length.")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _keep(self, part: bytes, parts: list[bytes], size: int) -> None:
+        if self.spool is None and size <= SPOOLED_FROM:
+            parts.append(part)
+            return
+        if self.spool is None:
+            self.spool = TemporaryFile()  # noqa: SIM115  closed by __exit__
+            self.spool.writelines(parts)
+            parts.clear()
+        self.spool.write(part)
+
+
+class _Timed:
+    """A body as it comes: with a deadline, and letting other calls run between its pieces.
+
+    The deadline moves on by a second for each ``_MIN_RATE`` bytes that came.
+    """
+
+    def __init__(self, request: HttpRequest, stream: Any) -> None:
+        self._stream = stream
+        self._socket = request.META.get("gunicorn.socket")  # other servers wait without a deadline
+        self._deadline = time.monotonic() + settings.AIPASSPORT_BODY_TIMEOUT
+        self._began = False
+
+    def read(self, size: int) -> bytes:
+        if self._began:
+            let_others_run()
+        self._began = True
+        left = self._deadline - time.monotonic()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            data = self._read_within(left, size)
+        except Exception as error:  # the server's own errors for broken chunks and lost connections
+            if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):  # Django's has a cause
+                raise BadRequest("The body came too slowly.", code="body_timeout", status=408) from error
+            raise BadRequest("The body could not be read to its end.") from error
+        self._deadline += len(data) / _MIN_RATE
+        return data
+
+    def _read_within(self, seconds: float, size: int) -> bytes:
+        if self._socket is None:
+            return bytes(self._stream.read(size))
+        before = self._socket.gettimeout()
+        self._socket.settimeout(seconds)
+        try:
+            return bytes(self._stream.read(size))
+        finally:
+            self._socket.settimeout(before)
+
+
+def declared_length(request: HttpRequest) -> int | None:
+    """The body's length as its header gives it.
 
     Raises:
-        BadRequest: the body is larger than the limit (413), or ends early, or is a malformed form.
+        BadRequest: it is more than the limit.
     """
-    content_type = request.META.get("CONTENT_TYPE", "")
-    form: Form | None = None
-    body = b""
-    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
-        if _declared_length(request) is None:
-            raise BadRequest("A multipart body needs a Content-Length.", code="length_required", status=411)
-        form = multipart.parse(request.META, request)
-    else:
-        body = _body(request)
-    query = request.META.get("QUERY_STRING", "")
-    return Inbound(
-        method=request.method or "",
-        path=path,
-        query=tuple(parse_qsl(query, keep_blank_values=True)) if query else (),
-        headers=headers_of(request),
-        content_type=content_type,
-        body=body,
-        form=form,
-    )
-
-
-def _declared_length(request: HttpRequest) -> int | None:
     value = request.META.get("CONTENT_LENGTH") or ""
     length = int(value) if value.isascii() and value.isdecimal() and len(value) < 16 else None
     limit = settings.AIPASSPORT_MAX_BODY_BYTES
     if length is not None and length > limit:
-        raise BadRequest(f"The body is larger than {limit} bytes.", code="body_too_large", status=413)
+        raise _too_large(limit)
     return length
 
 
-def _body(request: HttpRequest) -> bytes:
-    length = _declared_length(request)
-    limit = settings.AIPASSPORT_MAX_BODY_BYTES
-    chunked = "HTTP_TRANSFER_ENCODING" in request.META  # no length: Django would read nothing, the server knows the end
-    stream: Any = request.META["wsgi.input"] if chunked else request
-    try:
-        body = stream.read(limit + 1 if chunked else length or 0)
-    except Exception as error:  # the client's, told by errors of the server's own: broken chunks, a connection gone
-        raise BadRequest("The body could not be read to its end.") from error
-    if len(body) > limit:
-        raise BadRequest(f"The body is larger than {limit} bytes.", code="body_too_large", status=413)
-    if not chunked and len(body) != (length or 0):
-        raise BadRequest("The body is shorter than its Content-Length.")
-    return body
+def _too_large(limit: int) -> BadRequest:
+    return BadRequest(f"The body is larger than {limit} bytes.", code="body_too_large", status=413)

@@ -25,8 +25,9 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from grants.addresses import is_public
 
 from . import multipart
-from .dialects.base import UpstreamCall
+from .dialects.base import Spooled, UpstreamCall
 from .exceptions import RelayError, UpstreamFailed, UpstreamTimeout
+from .fairness import let_others_run
 from .sandbox import SandboxAdapter
 
 USER_AGENT = "AIPassport"
@@ -309,7 +310,7 @@ def _check_head(response: requests.Response) -> None:
 def _prepare(base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> requests.PreparedRequest:
     """Prepared by hand: requests' own preparation would look at cookies, netrc, hooks and the body's type again."""
     headers = {**call.headers, "user-agent": USER_AGENT, "accept-encoding": "identity"}
-    body: bytes | Iterator[bytes] | None = call.json
+    body = _fairly(call.json) if isinstance(call.json, Spooled) else call.json
     if call.form is not None:
         headers["content-type"], length, body = multipart.encode(call.form)
         headers["content-length"] = str(length)
@@ -322,6 +323,13 @@ def _prepare(base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> requ
     request.headers = CaseInsensitiveDict({**headers, **auth})
     request.body = body  # type: ignore[assignment]
     return request
+
+
+def _fairly(body: Spooled) -> Iterator[bytes]:
+    """A large body, without keeping others waiting where the provider takes it as fast as it comes."""
+    for block in body.blocks():
+        yield block
+        let_others_run()
 
 
 def _translated(error: Exception, *, sent: bool = True) -> RelayError:

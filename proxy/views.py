@@ -17,7 +17,7 @@ from grants.pace import release_connection
 from grants.policy import Denied, Policy
 from grants.tokens import Claims
 
-from . import cors, dialects, inbound, ratelimit, telemetry
+from . import bodies, cors, dialects, early, inbound, ratelimit, telemetry
 from .accounting import Clock, open_call
 from .authentication import authenticate
 from .dialects.base import Inbound, UpstreamCall
@@ -68,11 +68,13 @@ class RelayView(APIView):
         policy = self._policy = policies.read(claims)
         release_connection()  # a slow body must not hold one of a few
         policy.check_origin(request.META.get("HTTP_ORIGIN"))
-        asked = self._clock.waiting(inbound.read, request, f"/{path}")
-        call = self._call = dialects.read(asked, policy.provider, policy.extra_fields, output_limit(policy))
-        opened = open_call(claims, policy, call, request.META.get("gunicorn.socket"), self._clock)
-        self._admitted, self._policy, self._standing = True, opened.policy, opened.standing
-        return relay(opened)
+        early.refuse_final(request, f"/{path}", policy)
+        with inbound.Intake(policy.grant) as intake:
+            asked = self._clock.waiting(intake.read, request, f"/{path}")
+            call = self._call = bodies.read(asked, policy, output_limit(policy), intake.spool)
+            opened = open_call(claims, policy, call, request.META.get("gunicorn.socket"), self._clock)
+            self._admitted, self._policy, self._standing = True, opened.policy, opened.standing
+            return relay(opened)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         cors.expose(request, response)

@@ -508,3 +508,14 @@ def test_a_small_read_loses_nothing(session: requests.Session) -> None:
         pieces.append(piece)
     assert max(map(len, pieces)) == 10
     assert b"".join(pieces) == post(session, CHAT, {**HELLO, "stream": True}).content
+
+
+def test_the_sandbox_reads_the_first_request_of_a_coding_agent_and_refuses_what_takes_long_to_parse(
+    session: requests.Session,
+) -> None:
+    """A body of 280 kB with tools is read. A body of 30,000 values is refused."""
+    tool = {"type": "function", "function": {"name": "read_file", "description": "x" * 7000, "parameters": {}}}
+    body = {"model": "sandbox-1", "messages": [{"role": "user", "content": "Hello"}], "tools": [tool] * 40}
+    assert post(session, "/v1/chat/completions", body).status_code == 200
+    many = body | {"tools": [], "metadata": dict.fromkeys(map(str, range(15_000)), 1)}
+    assert post(session, "/v1/chat/completions", many).status_code == 413

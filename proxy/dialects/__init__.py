@@ -6,6 +6,7 @@ One module a format (``openai``, ``anthropic``, ``google``) with its table of ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +19,17 @@ from .models import filter_models
 from .observers import observer_of
 from .routes import Directory, Route, by_headers, by_path
 
-__all__ = ["DIALECTS", "ROUTES", "error_body", "error_event", "filter_models", "observer", "of_request", "read"]
+__all__ = [
+    "DIALECTS",
+    "ROUTES",
+    "error_body",
+    "error_event",
+    "filter_models",
+    "observer",
+    "of_request",
+    "read",
+    "route",
+]
 
 DIALECTS: dict[str, ModuleType] = {"openai": openai, "anthropic": anthropic, "google": google}
 ROUTES: tuple[Route, ...] = tuple(route for dialect in DIALECTS.values() for route in dialect.ROUTES)
@@ -41,6 +52,12 @@ def read(
     """
     place = _directory.find(inbound.method, inbound.path, inbound.headers)
     return reader.read(inbound, place, DIALECTS[place.route.dialect], provider, tuple(extra_fields), default_limit)
+
+
+def route(method: str, path: str, headers: Mapping[str, str]) -> Route | None:
+    """The route of a request, as far as its head tells; ``None`` where none is relayed."""
+    place = _directory.look(method, path, headers)
+    return place.route if place is not None and place.route.method == method else None
 
 
 def of_request(inbound: Inbound) -> str:

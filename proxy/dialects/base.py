@@ -9,13 +9,13 @@ Pure: no Django, no HTTP client, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from grants.providers import Capability
 
-from . import lowering, strict_json
+from . import lowering
 
 # Query parameters in which a token might be sent; in lower case.
 CREDENTIAL_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token", "authorization"})
@@ -83,6 +83,28 @@ class Demand(NamedTuple):
 
 _NO_DEMAND = Demand()
 
+_BLOCK = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A large body: the first ``size`` bytes of an open file, and ``tail`` behind them."""
+
+    file: Any = field(repr=False)
+    size: int
+    tail: bytes = field(repr=False)
+
+    def __len__(self) -> int:
+        return self.size + len(self.tail)
+
+    def blocks(self) -> Iterator[bytes]:
+        self.file.seek(0)
+        left = self.size
+        while left and (block := self.file.read(min(left, _BLOCK))):
+            left -= len(block)
+            yield block
+        yield self.tail
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
@@ -93,7 +115,7 @@ class UpstreamCall:
     ``models``: every model that may run; the first is the billed one; empty for model lists.
     ``capabilities``: all of them must be granted.
     ``compatible``: an OpenAI-shaped endpoint (the key travels in ``Provider.openai_auth``).
-    ``json``: the checked body, re-serialised (``None``: no body, or ``form``).
+    ``json``: the checked body, re-serialised (``None``: no body, or ``form``); in a file where it is large.
     ``stream``: the caller asked for server-sent events.
     ``counted``: counts against the grant's request cap (model lists and token counts do not).
     ``flavor``: how metering reads the usage: ``chat``, ``responses``, ``embeddings``, ``images``, ``speech``,
@@ -101,6 +123,7 @@ class UpstreamCall:
     ``hides_usage``: the relay asked for the stream's usage chunk, the client did not: it is kept from the client.
     ``input_characters``: characters of text in the request: the upper bound that estimates rest on.
     ``limit_paths``: where in ``json`` the output limit stands. ``demand``: what a bound of its cost rests on.
+    ``tail``: index in ``json`` from which everything stands that :meth:`limited` may change.
     """
 
     route: str
@@ -111,7 +134,7 @@ class UpstreamCall:
     capabilities: frozenset[Capability] = frozenset()
     compatible: bool = False
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    json: bytes | None = field(default=None, repr=False)
+    json: bytes | Spooled | None = field(default=None, repr=False)
     form: Form | None = field(default=None, repr=False)
     stream: bool = False
     counted: bool = True
@@ -120,6 +143,7 @@ class UpstreamCall:
     input_characters: int = 0
     limit_paths: tuple[tuple[str, ...], ...] = ()
     demand: Demand = _NO_DEMAND
+    tail: int = 0
 
     @property
     def model(self) -> str:
@@ -133,6 +157,8 @@ class UpstreamCall:
     def limited(self, limit: int) -> UpstreamCall:
         """The same call with at most ``limit`` tokens of output for each candidate.
 
+        Only the last bytes of the body change, so a large body is not parsed again.
+
         Raises:
             NotGranted: the call cannot go out with so low a limit (below ``demand.least``).
             ValueError: it has no output limit that could be lowered.
@@ -142,9 +168,12 @@ class UpstreamCall:
         lowering.refuse_too_low(limit, self.demand.least)
         if limit >= self.demand.limit:
             return self
-        body = strict_json.loads(self.json)
-        lowering.lower(body, self.limit_paths, limit)
-        return replace(self, json=strict_json.dumps(body), demand=self.demand._replace(limit=limit))
+        demand = self.demand._replace(limit=limit)
+        if isinstance(self.json, Spooled):
+            tail = lowering.lower(self.json.tail, self.limit_paths, self.demand.limit, limit)
+            return replace(self, json=replace(self.json, tail=tail), demand=demand)
+        tail = lowering.lower(self.json[self.tail :], self.limit_paths, self.demand.limit, limit)
+        return replace(self, json=self.json[: self.tail] + tail, demand=demand)
 
 
 @dataclass(frozen=True, slots=True)

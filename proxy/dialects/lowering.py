@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ..exceptions import NotGranted
@@ -10,19 +11,70 @@ LEAST_BUDGET = 1024  # tokens, the least that Anthropic takes
 _LEAST_GEMINI_BUDGET = 512  # the highest minimum among Gemini's models (2.5 Flash-Lite)
 _THINKING = ("thinkingConfig", "thinking_config")
 _BUDGET = ("thinkingBudget", "thinking_budget")
+_NUMBER = re.compile(rb'"(\w+)":(-?\d+)')
 _Body = dict[str, Any]
 
 
-def lower(body: _Body, paths: tuple[tuple[str, ...], ...], limit: int) -> None:
-    """Write ``limit`` wherever a higher one stands, and lower the thinking budgets that go with it."""
-    asked = limit
+def put_last(body: _Body, paths: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Move everything that :func:`lower` may change to the end of ``body``, and give its names in that order.
+
+    So it stands behind all text of the caller's, and its place is found from the end of the bytes.
+    """
+    names: list[str] = []
+    if paths and all(len(path) == 1 for path in paths) and budget_of(body) is not None:
+        names.append(_to_end(body["thinking"], "budget_tokens"))
+        _to_end(body, "thinking")
     for path in paths:
         holder = body
         for name in path[:-1]:
+            _to_end(holder, name)
             holder = holder[name]
-        asked, holder[path[-1]] = holder[path[-1]], limit
-        fit_gemini_budget(holder, limit)
-    fit_budget(body, asked, limit)
+        names += _gemini_budget_last(holder) if len(path) > 1 else ()
+        names.append(_to_end(holder, path[-1]))
+    return tuple(names)
+
+
+def _to_end(holder: _Body, name: str) -> str:
+    holder[name] = holder.pop(name)
+    return name
+
+
+def _gemini_budget_last(config: _Body) -> tuple[str, ...]:
+    place = spelled(config, _THINKING)
+    thinking = config.get(place)
+    name = spelled(thinking, _BUDGET) if type(thinking) is dict else ""
+    if not name or type(thinking) is not dict or type(thinking.get(name)) is not int:
+        return ()
+    _to_end(config, place)
+    return (_to_end(thinking, name),)
+
+
+def tail_of(data: bytes, names: tuple[str, ...]) -> int:
+    """The index in ``data`` from which the fields ``names`` of :func:`put_last` stand.
+
+    Behind each of them are only numbers and the names that follow, so the last occurrence is the field itself.
+    """
+    at = len(data)
+    for name in reversed(names):
+        at = data.rindex(b'"%s":' % name.encode(), 0, at)
+    return at
+
+
+def lower(tail: bytes, paths: tuple[tuple[str, ...], ...], asked: int, limit: int) -> bytes:
+    """The end of a body with ``limit`` wherever a higher one stood, and thinking budgets that go with it."""
+    limits = {path[-1].encode() for path in paths}
+
+    def lowered(field: re.Match[bytes]) -> bytes:
+        name, old = field[1], int(field[2])
+        if name in limits:
+            new = limit
+        elif name == b"budget_tokens":
+            new = _budget(old, asked, limit)
+        else:
+            new = _gemini_budget(old, limit)
+        return b'"%s":%d' % (name, new)
+
+    return _NUMBER.sub(lowered, tail)
 
 
 def refuse_too_low(limit: int, least: int) -> None:
@@ -54,8 +106,12 @@ def fit_budget(body: _Body, asked: int | None, limit: int) -> None:
     """
     budget = budget_of(body)
     if budget is not None and (asked is not None or budget >= limit):
-        share = budget * limit // asked if asked else limit // 2
-        body["thinking"]["budget_tokens"] = min(budget, max(LEAST_BUDGET, share))
+        body["thinking"]["budget_tokens"] = _budget(budget, asked, limit)
+
+
+def _budget(budget: int, asked: int | None, limit: int) -> int:
+    share = budget * limit // asked if asked else limit // 2
+    return min(budget, max(LEAST_BUDGET, share))
 
 
 def fit_gemini_budget(config: _Body, limit: int) -> None:
@@ -64,5 +120,9 @@ def fit_gemini_budget(config: _Body, limit: int) -> None:
     if type(thinking) is dict:
         name = spelled(thinking, _BUDGET)
         budget = thinking.get(name)
-        if type(budget) is int and budget > limit:
-            thinking[name] = min(budget, max(limit, _LEAST_GEMINI_BUDGET))
+        if type(budget) is int:
+            thinking[name] = _gemini_budget(budget, limit)
+
+
+def _gemini_budget(budget: int, limit: int) -> int:
+    return min(budget, max(limit, _LEAST_GEMINI_BUDGET)) if budget > limit else budget

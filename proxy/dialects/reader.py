@@ -13,7 +13,7 @@ from types import ModuleType
 from grants.providers import PROVIDERS, Capability, Provider
 
 from ..exceptions import BadRequest, EndpointNotRelayed
-from . import anthropic, forms, peculiar, strict_json
+from . import anthropic, forms, lowering, peculiar, strict_json
 from .base import CREDENTIAL_PARAMETERS, Demand, Form, Inbound, UpstreamCall
 from .demand import field_names, message_count, text_size
 from .fields import Reading, Table, check_fields
@@ -52,6 +52,7 @@ def read(
     if route.method == "POST":
         _check_model(reading, route, model)
     hides_usage = dialect.complete(reading, place)
+    lowered = lowering.put_last(reading.body, reading.tally.limit_paths)
     body = strict_json.dumps(reading.body) if route.body is not None else None
     form = forms.with_model(inbound.form, reading.body.get("model")) if inbound.form is not None else None
     _ask_by_name(reading, route)
@@ -73,6 +74,7 @@ def read(
         input_characters=_characters(reading, body, form),
         limit_paths=reading.tally.limit_paths,
         demand=_demand(reading, route, body, form),
+        tail=lowering.tail_of(body, lowered) if body is not None and lowered else 0,
     )
 
 

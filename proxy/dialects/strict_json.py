@@ -14,7 +14,25 @@ from ..exceptions import BadRequest
 
 MAX_DEPTH = 64
 MAX_CONTAINERS = 500_000  # brackets and braces, also in strings: what parses for longer would hold every stream up
+_SMALL = 16 * 1024  # bytes: at most 12 ms, whatever is in them
+_PLAIN = 128 * 1024  # bytes: at most 15 ms in ASCII, with few values
+_FEW = 2000  # commas
+_VERY_FEW = 100
 _INFINITY = float("inf")
+
+
+def is_quick(data: bytes) -> bool:
+    """Whether ``data`` surely takes less than 2 ms, as most bodies do. This look takes 1 μs."""
+    size = len(data)
+    if size <= 1024:
+        return True
+    return size <= (_SMALL if data.isascii() else 2048) and data.count(b",") <= _VERY_FEW
+
+
+def is_cheap(data: bytes) -> bool:
+    """Whether ``data`` surely takes less than 15 ms to parse, check and write anew. This look takes 10 μs."""
+    size = len(data)
+    return size <= _SMALL or (size <= _PLAIN and data.isascii() and data.count(b",") <= _FEW)
 
 
 def loads(data: bytes) -> dict[str, Any]:

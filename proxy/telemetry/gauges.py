@@ -14,6 +14,8 @@ from grants.models import Notice
 from grants.pace import release_connection
 from grants.policy import POSTGRESQL, hot_path
 
+from ..bodies import process
+from ..inbound import budget
 from ..watch import watch
 
 TICKED_AT = "aipassport_ticker_finished_at_seconds"
@@ -43,6 +45,8 @@ GAUGES = {
     "aipassport_open_calls": "Calls on their way.",
     "aipassport_open_streams": "Streams among them.",
     "aipassport_unsettled_calls": "Settlements that the database has refused so far; tried again with every tick.",
+    "aipassport_body_bytes": "Bytes of request bodies in flight.",
+    "aipassport_bodies_waiting": "Request bodies that wait for the process that reads them.",
     TICKED_AT: "When a worker's ticker last finished its round.",
     **(_POSTGRESQL_GAUGES if POSTGRESQL else _SQLITE_GAUGES),
 }
@@ -69,6 +73,8 @@ def standing() -> dict[str, float]:
         "aipassport_open_calls": watch.open_calls,
         "aipassport_open_streams": watch.open_streams,
         "aipassport_unsettled_calls": watch.unsettled,
+        "aipassport_body_bytes": budget.taken,
+        "aipassport_bodies_waiting": process.turns.waiting,
         TICKED_AT: watch.ticked_at,
         **_database_standing(),
     }
