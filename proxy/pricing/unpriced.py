@@ -39,7 +39,7 @@ def _remedy(model: str, units: tuple[str, ...], grant: UUID | None) -> str:
     if not units:
         return "Ask without it, or use a grant without a limit of money."
     if grant is None or not _NAME.fullmatch(model):
-        return "The owner can set one in the admin: Provider keys, Edit, Prices."
+        return "The owner can set one on the provider key (admin: Provider keys, Edit, Prices)."
     row = f"{model}: {', '.join(f'{unit}=DOLLARS' for unit in units)}"
     meaning = " and ".join(UNITS[unit][1] for unit in units)
     return (
