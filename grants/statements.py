@@ -15,12 +15,11 @@ _LEAST, _GREATEST = ("least", "greatest") if POSTGRESQL else ("min", "max")
 _NO_LIMIT = 2**63 - 1
 
 # The time of a statement that changes a counted row. On PostgreSQL the statement may wait for the row, and a clock read
-# before the wait would admit after the expiry and on the day before. So `l` locks the row, and `t` reads the clock from
-# `l`: the lock is taken when `l` is scanned, before any expression of `t` is evaluated. An expression in `l` itself
-# would be evaluated below the lock, and again only if the row was changed meanwhile. `t` is materialized, so that the
+# before the wait would admit after the expiry and on the day before. So one CTE (`l`, `old`) locks the row, and `t`
+# reads the clock from it: a row of that CTE is there only once it is locked. An expression in the locking CTE itself
+# would be evaluated before the lock, and again only if the row was changed meanwhile. `t` is materialized, so that the
 # whole statement sees one value.
-_UNDER_LOCK = """l AS MATERIALIZED ({}),
-t AS MATERIALIZED (SELECT {} FROM (SELECT clock_timestamp() AS clock FROM l OFFSET 0) AS c)"""
+_AFTER_LOCK = "t AS MATERIALIZED (SELECT {} FROM (SELECT clock_timestamp() AS clock FROM {} OFFSET 0) AS c)"
 _ROW_NOW = "t.now" if POSTGRESQL else "%(now)s"
 
 # What counts today and this month: a day only grows, for clocks may disagree around midnight. Months are day / 100.
@@ -55,13 +54,14 @@ STANDING = (
     "requests_clock, tokens_clock, tokens_excess"
 )
 
-_ALLOWED = f"""a.grant_id = %(grant)s AND a.revision = %(revision)s AND a.expires_at > t.now AND a.closed_at IS NULL
-  AND {_DAY_IS_RIGHT}
+# What the time can only bring nearer, and what it can end.
+_ROOM_IS_LEFT = f"""a.grant_id = %(grant)s AND a.revision = %(revision)s AND a.closed_at IS NULL
   AND (a.max_requests IS NULL OR a.requests < a.max_requests)
   AND (a.max_concurrency IS NULL OR a.in_flight < a.max_concurrency)
   AND (%(request_advance)s = 0 OR {_REQUESTS_CLOCK} - t.now <= %(request_tolerance)s)
   AND (%(token_advance)s = 0 OR {_TOKENS_CLOCK} - t.now <= %(token_tolerance)s)
   AND {_ROOM} >= %(least)s"""
+_IN_TIME = f"a.grant_id = %(grant)s AND a.expires_at > t.now AND {_DAY_IS_RIGHT}"
 
 # Rates are GCRA: the clock runs ahead of the time by what was admitted, and may do so by the tolerance at most.
 # Their parameters were computed from limits of this very revision.
@@ -81,7 +81,7 @@ UPDATE grants_allowance AS a SET
     tokens_excess = CASE WHEN %(token_advance)s = 0 THEN a.tokens_excess ELSE 0 END,
     day = CASE WHEN t.day > a.day THEN t.day ELSE a.day END
 FROM {"t" if POSTGRESQL else "(SELECT %(now)s AS now, %(today)s AS day) AS t"}
-WHERE {_ALLOWED}
+WHERE {_IN_TIME if POSTGRESQL else f"{_ROOM_IS_LEFT} AND {_IN_TIME}"}
 RETURNING """
 
 _CALL_COLUMNS = (
@@ -98,13 +98,15 @@ _TIMES = (
     f"{_CLOCK.format('clock')} AS now, CAST(to_char(clock AT TIME ZONE %(zone)s, 'YYYYMMDD') AS integer) AS day, "
     "clock AT TIME ZONE %(zone)s AS local"
 )
-# What is refused at the first look neither waits for the row nor writes a lock into it.
+# The first look finds most refusals: they neither wait for the row nor write a lock into it. A row that was changed
+# during the wait is looked at again. The clock of this look is from before the wait, which can only refuse more.
 _LOCK_ROW = f"""SELECT 1
     FROM grants_allowance AS a, (SELECT {_TIMES} FROM (SELECT clock_timestamp() AS clock OFFSET 0) AS c OFFSET 0) AS t
-    WHERE {_ALLOWED} FOR NO KEY UPDATE OF a"""
+    WHERE {_ROOM_IS_LEFT} FOR NO KEY UPDATE OF a"""
 
 PG_ADMIT = (
-    f"WITH {_UNDER_LOCK.format(_LOCK_ROW, _TIMES)}, a AS ({_ADMIT} t.now, {_OUT.replace(' day,', ' a.day,')}), "
+    f"WITH l AS MATERIALIZED ({_LOCK_ROW}), {_AFTER_LOCK.format(_TIMES, 'l')}, "
+    f"a AS ({_ADMIT} t.now, {_OUT.replace(' day,', ' a.day,')}), "
     f"c AS (INSERT INTO grants_call ({_CALL_COLUMNS}) "
     f"SELECT {_CALL_VALUES.format('now, last_reserved, day, tokens_clock + tokens_refunded')} FROM a) "
     "SELECT * FROM a"
@@ -176,12 +178,12 @@ FROM {{}}
 ON CONFLICT (grant_id, day, model) DO UPDATE SET
     {", ".join(f"{name} = grants_dailytotal.{name} + excluded.{name}" for name in _SUMS.split(", "))}"""
 
-# PostgreSQL: one round trip; each part takes its lock because the next one reads from it. The id is said twice: from a
-# join alone the planner does not see that one partition is enough.
-_LOCK_OLDS_ROW = "SELECT 1 FROM grants_allowance AS r, old WHERE r.grant_id = old.grant_id FOR NO KEY UPDATE OF r"
+# PostgreSQL: one round trip; `old` locks the call, then its counted row, before anything is written. `id` is repeated
+# because the planner cannot prune partitions from the join alone.
 PG_SETTLE = (
-    f"WITH old AS (SELECT * FROM grants_call WHERE id = %(id)s AND {_OPEN} FOR NO KEY UPDATE), "
-    f"{_UNDER_LOCK.format(_LOCK_OLDS_ROW, _CLOCK.format('clock') + ' AS now')}, "
+    "WITH old AS MATERIALIZED (SELECT c.* FROM grants_call AS c, grants_allowance AS r "
+    f"WHERE c.id = %(id)s AND {_OPEN} AND r.grant_id = c.grant_id FOR NO KEY UPDATE OF c, r), "
+    f"{_AFTER_LOCK.format(_CLOCK.format('clock') + ' AS now', 'old')}, "
     f"c AS ({_SETTLE_CALL} FROM old, t WHERE c.id = %(id)s AND c.id = old.id RETURNING c.id), "
     f"a AS ({_SETTLE_ALLOWANCE} FROM old, c, t WHERE a.grant_id = old.grant_id RETURNING a.grant_id) "
     f"{_TOTALS.format('old, a')}"

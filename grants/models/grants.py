@@ -267,16 +267,6 @@ class Grant(Requested):
                 AuditEvent.record(AuditEvent.Action.GRANT_DENIED, by, grant=self, app=self.app_name)
         return won
 
-    def _lock(self) -> dt.datetime:
-        """Lock the grant's row and its counted row. Returns the time, read once both are locked.
-
-        Whatever depends on the time comes after it: an UPDATE that compares a clock read before its wait would act on
-        a grant that has expired meanwhile. Must run in a transaction. On SQLite its BEGIN IMMEDIATE is the lock.
-        """
-        for rows in (Grant.objects.filter(pk=self.pk), Allowance.objects.filter(grant=self.pk)):
-            rows.order_by().select_for_update(no_key=True).values_list("pk").first()
-        return timezone.now()
-
     def _decide(self, **columns: Any) -> bool:
         """One conditional UPDATE: of two decisions, the second finds nothing pending."""
         won = Grant.objects.pending().filter(pk=self.pk).update(**columns) == 1

@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ..terms import DAY
+from .allowance import Allowance
 from .audit import Actor, AuditEvent
 from .throttle import RateWindow
 
@@ -43,7 +44,14 @@ class Requested(models.Model):
         raise NotImplementedError
 
     def _lock(self) -> dt.datetime:
-        raise NotImplementedError
+        """Lock the grant's row and its counted row. Returns the time, read once both are locked.
+
+        Whatever depends on the time comes after it: an UPDATE that compares a clock read before its wait would act on
+        a grant that has expired meanwhile. Must run in a transaction. On SQLite its BEGIN IMMEDIATE is the lock.
+        """
+        for rows in (type(self)._default_manager.filter(pk=self.pk), Allowance.objects.filter(grant=self.pk)):
+            rows.order_by().select_for_update(no_key=True).values_list("pk").first()
+        return timezone.now()
 
     def _begin_request(self, now: dt.datetime) -> str:
         """Make this a request that ends some time after ``now``; returns its secret. The caller saves."""
