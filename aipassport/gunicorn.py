@@ -19,6 +19,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
+from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 
 from aipassport import output, settings  # noqa: E402
 from aipassport.environment import in_url  # noqa: E402
@@ -36,6 +37,8 @@ bind = f"{in_url(settings.HOST)}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 worker_class = "aipassport.worker.Worker"
 worker_connections = 4000
+if not 0 <= settings.AIPASSPORT_MAX_ABANDONED_CALLS <= worker_connections // 2:  # each holds one of these
+    raise ImproperlyConfigured("AIPASSPORT_MAX_ABANDONED_CALLS is between 0 and 2000.")
 preload_app = False
 keepalive = 75
 timeout = 60

@@ -69,6 +69,8 @@ class Provider:
     ``openai_prefix``: path below the base URL under which its OpenAI-shaped endpoints live.
     ``sdk_path``: what follows ``/proxy`` in the base URL that this provider's usual SDK wants.
     ``prices``: its id in genai-prices, ``None`` where that knows no prices.
+    ``stops_when_left``: it stops generating and billing a streamed text answer when the connection is closed. True only
+    where that is documented; elsewhere the relay reads an answer to its end although the client has left.
     ``open_fields``: body fields that no table knows pass (servers of the owner's own); elsewhere they are refused.
     """
 
@@ -84,10 +86,15 @@ class Provider:
     prices: str | None = None
     secret_required: bool = True
     open_fields: bool = False
+    stops_when_left: bool = False
 
 
+# ``stops_when_left`` follows https://openrouter.ai/docs/api-reference/streaming, "Stream Cancellation" (read 2026-11):
+# OpenAI, Azure, Anthropic, Fireworks, Together, Cohere, xAI and DeepSeek stop processing and billing at once, for
+# streamed requests only. It names AWS Bedrock, Groq, Google AI Studio, Mistral and Perplexity as going on. What
+# OpenRouter itself does depends on who serves the call. Nothing was found for Cerebras, or for servers in general.
 _ROWS = (
-    Provider("openai", "OpenAI", "https://api.openai.com", capabilities=_ALL, prices="openai"),
+    Provider("openai", "OpenAI", "https://api.openai.com", capabilities=_ALL, prices="openai", stops_when_left=True),
     Provider(
         "anthropic",
         "Anthropic",
@@ -97,6 +104,7 @@ _ROWS = (
         sdk_path="",
         prices="anthropic",
         capabilities=_TEXT | {Capability.WEB, Capability.CODE, Capability.STATE},
+        stops_when_left=True,
     ),
     Provider(
         "google",
@@ -119,6 +127,7 @@ _ROWS = (
         sdk_path="",
         capabilities=_ALL,
         prices="azure",
+        stops_when_left=True,
     ),
     Provider("mistral", "Mistral", "https://api.mistral.ai", prices="mistral"),
     Provider(
@@ -128,15 +137,25 @@ _ROWS = (
         capabilities=_OPEN | {Capability.AUDIO, Capability.WEB, Capability.CODE},
         prices="groq",
     ),
-    Provider("deepseek", "DeepSeek", "https://api.deepseek.com", capabilities=_TEXT, prices="deepseek"),
+    Provider(
+        "deepseek", "DeepSeek", "https://api.deepseek.com", capabilities=_TEXT, prices="deepseek", stops_when_left=True
+    ),
     Provider(
         "xai",
         "xAI",
         "https://api.x.ai",
         capabilities=_OPEN | {Capability.IMAGES, Capability.WEB, Capability.CODE, Capability.STATE},
         prices="x-ai",
+        stops_when_left=True,
     ),
-    Provider("cohere", "Cohere", "https://api.cohere.com", openai_prefix="/compatibility/v1", prices="cohere"),
+    Provider(
+        "cohere",
+        "Cohere",
+        "https://api.cohere.com",
+        openai_prefix="/compatibility/v1",
+        prices="cohere",
+        stops_when_left=True,
+    ),
     Provider(
         "openrouter",
         "OpenRouter",
@@ -144,8 +163,8 @@ _ROWS = (
         capabilities=_TEXT | {Capability.IMAGES, Capability.AUDIO, Capability.WEB},
         prices="openrouter",
     ),
-    Provider("together", "Together", "https://api.together.xyz", prices="together"),
-    Provider("fireworks", "Fireworks", "https://api.fireworks.ai/inference", prices="fireworks"),
+    Provider("together", "Together", "https://api.together.xyz", prices="together", stops_when_left=True),
+    Provider("fireworks", "Fireworks", "https://api.fireworks.ai/inference", prices="fireworks", stops_when_left=True),
     Provider(
         "perplexity",
         "Perplexity",
@@ -173,6 +192,7 @@ _ROWS = (
         dialects=("openai", "anthropic", "google"),
         capabilities=_OPEN,
         secret_required=False,
+        stops_when_left=True,  # it runs in this process
     ),
 )
 

@@ -29,7 +29,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ATTEMPTS = 5
-_LOST_PATIENCE = (408, 504, 524)  # a gateway's: the model behind it may have done, and billed, everything
+_TEXT = ("chat", "responses", "anthropic", "google")
+# Errors with which a provider refuses a call or says that it could not run it. With any other status, such as 502, 504
+# and 524 of a gateway, the model behind it may have made, and billed, everything.
+_UNBILLED = {*range(300, 500), 500, 501, 503, 529} - {408, 499}
 
 
 @dataclass(slots=True)
@@ -128,32 +131,35 @@ class OpenCall:
             price_list=self.policy.price_list,
             shows_all=self.policy.shows_everything,
         )
-        cost = usage.cost
-        if result is None and self.policy.limits.money and self._is_unknown(ending):
-            cost = None  # the provider may have finished an answer of which nothing could be read: its bound is charged
+        unknown = self.policy.limits.money and self._is_unknown(ending, result)
         return settlement._replace(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
-            cost=cost,
-            estimated=usage.estimated,
+            cost=None if unknown else usage.cost,  # ``None``: the bound is charged
+            estimated=usage.estimated or unknown,
         )
 
-    def _is_unknown(self, ending: Ending) -> bool:
-        """Whether nothing that flowed tells what the provider made."""
+    def _is_unknown(self, ending: Ending, result: Any) -> bool:
+        """Whether nothing that flowed tells what the provider made, or it may have gone on making more."""
+        if not ending.ended and self.watched.goes_on:
+            return True
+        if result is not None:
+            return False
         unread = ending.unread and self.call.flavor not in ("speech", "transcription", "images")
         whole = not self.call.stream or (ending.status is not None and ending.status >= 300)
-        return unread or (whole and ending.outcome != "ok")
+        read = ending.outcome == "ok" or (ending.outcome == "client_gone" and ending.ended)
+        return unread or (whole and not read)
 
     def _did_nothing(self, ending: Ending) -> bool:
         """Whether the provider surely made nothing of the call: it never had it, or it answered with an error."""
-        if not ending.connected or (ending.status is None and not self.watched.exchange.sent):
+        if ending.page or not ending.connected or (ending.status is None and not self.watched.exchange.sent):
             return True
-        if ending.status in _LOST_PATIENCE or ending.billed:
+        if ending.billed:
             return False
         observer = ending.observer
         failed = observer is not None and observer.failed and not observer.output_characters
-        return failed or (ending.status is not None and ending.status >= 300)
+        return ending.status in _UNBILLED or (failed and (ending.status or 0) < 300)
 
 
 def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, clock: Clock | None = None) -> OpenCall:
@@ -188,7 +194,7 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, c
             call_id,
             policy,
             call,
-            watch.enter(call_id, client, stream=call.stream),
+            watch.enter(call_id, client, stream=call.stream, goes_on=_goes_on(policy.provider, call)),
             admission.reserved,
             asked.granted(admission.reserved),
             admission.standing,
@@ -196,6 +202,15 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, c
             telemetry.begin_span(call_id, policy, call),
         )
     raise Unavailable("This grant is being changed; please try again.", retry_after=1)
+
+
+def _goes_on(provider: Provider, call: UpstreamCall) -> bool:
+    """Whether the provider may go on, and bill the whole answer, when the connection is closed.
+
+    A provider is known to stop for streamed text only (see ``grants/providers.py``).
+    """
+    stops = provider.stops_when_left and call.stream and call.flavor in _TEXT
+    return call.flavor != "none" and not stops
 
 
 def _entry(call_id: UUID, claims: Claims, call: UpstreamCall, asked: Reservation) -> ledger.Entry:

@@ -7,7 +7,8 @@
     ├── EndpointNotRelayed    404
     ├── LimitReached          429  a limit of the grant; ``final`` tells whether waiting helps
     ├── UpstreamError              ``connected`` is false where nothing was sent
-    │   ├── UpstreamFailed    502  unreachable, or it refused the owner's key
+    │   ├── UpstreamFailed    502  unreachable, no proper answer, or it refused the owner's key
+    │   │   └── WebPage       502  a web page instead of an answer: no model was reached
     │   ├── UpstreamTimeout   504
     │   └── KeyUnreadable     503  the owner's key cannot be decrypted here, so that nothing can be sent
     ├── Cut                   403  an open stream was ended from our side: revoked, expired, drained
@@ -87,6 +88,10 @@ class UpstreamError(RelayError):
 class UpstreamFailed(UpstreamError):
     status = 502
     code = "upstream_unreachable"
+
+
+class WebPage(UpstreamFailed):
+    code = "upstream_error"
 
 
 class UpstreamTimeout(UpstreamError):

@@ -13,11 +13,13 @@ from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from grants.crypto import DecryptionError
 from grants.policy import Policy
 
-from . import dialects
+from . import dialects, provider_errors
 from .accounting import OpenCall
 from .dialects.base import UpstreamCall
-from .exceptions import KeyUnreadable, RelayError, UpstreamError, UpstreamFailed
+from .exceptions import KeyUnreadable, RelayError, UpstreamError, UpstreamFailed, WebPage
+from .kinds import kind_of, refuse
 from .streaming import Ending, RelayedBody
+from .upstream import Exchange
 from .watch import watch
 
 logger = logging.getLogger("aipassport.relay")
@@ -45,6 +47,8 @@ class Relayed(StreamingHttpResponse):
     def __init__(self, body: RelayedBody, *, status: int, headers: dict[str, str]) -> None:
         self.body = body
         super().__init__(body, status=status, headers=headers)
+        if "content-type" not in headers:
+            del self.headers["content-type"]  # Django would say that it is HTML
 
     def __iter__(self) -> Iterator[bytes]:
         return self.body
@@ -65,6 +69,8 @@ def relay(opened: OpenCall) -> HttpResponseBase:
         _send(opened)
         response = _answer(opened)
     except BaseException as error:
+        if isinstance(error, UpstreamFailed) and error.code == "upstream_error":  # no proper answer: see the base URL
+            watch.used(opened.policy.key, error.message)
         opened.finish(_ending_of(opened, error))
         opened.watched.exchange.close()
         raise
@@ -84,7 +90,7 @@ def _send(opened: OpenCall) -> None:
     except UpstreamError as error:
         if opened.watched.cut is not None:
             raise opened.watched.cut from error
-        if not opened.watched.left:
+        if not opened.watched.aborted:
             watch.used(policy.key, error.message)
         raise
     watch.used(policy.key)
@@ -121,14 +127,12 @@ def _ending_of(opened: OpenCall, error: BaseException) -> Ending:
     connected = getattr(error, "connected", True)
     outcome = opened.watched.outcome(error if isinstance(error, RelayError) else None)
     status = exchange.status if exchange.answered else None
-    return Ending(outcome, status, connected=connected, unread=exchange.answered)
+    page = isinstance(error, WebPage)
+    return Ending(outcome, status, connected=connected, unread=exchange.answered, page=page, ended=False)
 
 
 def _answer(opened: OpenCall) -> HttpResponseBase:
     exchange, call = opened.watched.exchange, opened.call
-    if exchange.status in (401, 403):
-        watch.rejected(opened.policy.key, f"The provider refused this key (HTTP {exchange.status}).")
-        raise _key_refused()
     if not 200 <= exchange.status < 600:  # after an interim answer another one comes: its connection is not used again
         raise UpstreamFailed(f"The provider answered with the status {exchange.status}.", code="upstream_error")
     if 300 <= exchange.status < 400:
@@ -137,6 +141,8 @@ def _answer(opened: OpenCall) -> HttpResponseBase:
         )
     if exchange.status >= 400:
         return _error(opened)
+    if exchange.unreadable:
+        raise UpstreamFailed("The provider's answer is in an unknown content coding.", code="upstream_error")
     if call.method == "GET" and not call.models:
         return _model_list(opened)
     observer = dialects.observer(call)
@@ -147,19 +153,45 @@ def _answer(opened: OpenCall) -> HttpResponseBase:
         finish=opened.finish,
         error_event=lambda error: dialects.error_event(call.dialect, error),
         hides=call.hides_usage,
+        flavor=call.flavor,
+        stream=call.stream,
     )
     body.read_ahead()
     response = Relayed(body, status=exchange.status, headers=exchange.headers())
-    events = exchange.content_type.startswith("text/event-stream")  # may end with an error of ours: of another length
-    if exchange.length is not None and not (call.hides_usage or events):
+    if exchange.length is not None and not (call.hides_usage or body.events):
         response.headers["content-length"] = str(exchange.length)
     return response
 
 
-def _key_refused() -> UpstreamFailed:
+def _error_body(exchange: Exchange) -> bytes:
+    """What a refusal is for is told where it can be read; the status alone refuses as well."""
+    try:
+        return exchange.read_all(_ERROR_BYTES)
+    except RelayError:
+        if exchange.status in (401, 403):
+            return b""
+        raise
+
+
+def _refused(opened: OpenCall, body: bytes, secret: str) -> UpstreamFailed | None:
+    """The error for the app where the provider refused the key, or this call with it; the owner is told why."""
+    status, key = opened.watched.exchange.status, opened.policy.key
+    found = provider_errors.refusal(status, body, secret)
+    if found is None:
+        return None
+    message = found.told(status)
+    logger.warning("provider key %s: %s", key, message)
+    if found.of_key:
+        watch.rejected(key, message)
+        return UpstreamFailed(
+            "The provider did not accept the key behind this grant; its owner has been told.",
+            code="upstream_auth_failed",
+            final=True,
+        )
+    watch.used(key, message)
     return UpstreamFailed(
-        "The provider did not accept the key behind this grant; its owner has been told.",
-        code="upstream_auth_failed",
+        "The provider does not allow this call with the key behind this grant; the key's owner can see why.",
+        code="upstream_refused",
         final=True,
     )
 
@@ -167,13 +199,12 @@ def _key_refused() -> UpstreamFailed:
 def _error(opened: OpenCall) -> HttpResponse:
     """The provider's own error, where it is safe to pass on: JSON, and without a piece of the key in it."""
     exchange = opened.watched.exchange
-    body = exchange.read_all(_ERROR_BYTES)
+    body, secret = _error_body(exchange), opened.policy.secret()
+    if refused := _refused(opened, body, secret):
+        raise refused
     observer = dialects.observer(opened.call)
     observer.body(body)
-    if b"API_KEY_INVALID" in body:  # Gemini says so with a 400
-        watch.rejected(opened.policy.key, "The provider refused this key (API_KEY_INVALID).")
-        raise _key_refused()
-    if not _is_safe(body, opened.policy.secret()):
+    if not provider_errors.is_safe(body, secret):
         error = UpstreamFailed(f"The provider answered with an error (HTTP {exchange.status}).", code="upstream_error")
         body = json.dumps(dialects.error_body(opened.call.dialect, error)).encode()
     billed = opened.policy.provider.id == "azure" and bool(_BILLED.search(body))
@@ -183,21 +214,12 @@ def _error(opened: OpenCall) -> HttpResponse:
     return HttpResponse(_ACCOUNT.sub("\\1-…".encode(), body), status=exchange.status, headers=headers)
 
 
-def _is_safe(body: bytes, secret: str) -> bool:
-    try:
-        read = json.dumps(json.loads(body), ensure_ascii=False)  # escapes spell a key as well
-    except (ValueError, RecursionError):
-        return False
-    pieces = {secret[:12], secret[-8:]} if len(secret) >= 12 else {secret} - {""}
-    text = body.decode(errors="replace")
-    return not any(piece in text or piece in read for piece in pieces)
-
-
 def _model_list(opened: OpenCall) -> HttpResponse:
     """The provider's list, less what the grant does not allow."""
     exchange = opened.watched.exchange
     body = exchange.read_all(_MODEL_LIST_BYTES)
+    refuse(kind_of(body, exchange.content_type, flavor="none", stream=False), "none")
     body = dialects.filter_models(opened.call, body, opened.policy.allows_model)
     opened.finish(Ending("ok", exchange.status))
     exchange.close()
-    return HttpResponse(body, status=exchange.status, headers=exchange.headers())
+    return HttpResponse(body, status=exchange.status, headers=exchange.headers() | {"content-type": "application/json"})

@@ -28,6 +28,7 @@ from . import multipart
 from .dialects.base import Spooled, UpstreamCall
 from .exceptions import RelayError, UpstreamFailed, UpstreamTimeout
 from .fairness import let_others_run
+from .interim import FinalAnswer
 from .sandbox import SandboxAdapter
 
 USER_AGENT = "AIPassport"
@@ -131,11 +132,11 @@ class _Guarded:
 
 
 class _GuardedHTTP(_Guarded, HTTPConnection):
-    pass
+    response_class = FinalAnswer
 
 
 class _GuardedHTTPS(_Guarded, HTTPSConnection):
-    pass
+    response_class = FinalAnswer
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
@@ -248,6 +249,13 @@ class Exchange:
         return self._answer.status_code
 
     @property
+    def unreadable(self) -> bool:
+        """Whether the body is in a content coding that cannot be decoded here. (Calls ask for none.)"""
+        given = self._answer.headers.get("content-encoding", "").lower()
+        known = ("", "identity", *urllib3.HTTPResponse.CONTENT_DECODERS)
+        return bool(given) and any(coding.strip() not in known for coding in given.split(","))
+
+    @property
     def content_type(self) -> str:
         return self._answer.headers.get("content-type", "")
 
@@ -275,8 +283,10 @@ class Exchange:
             raise _translated(error) from error
 
     def read_all(self, limit: int) -> bytes:
-        """The body up to ``limit`` bytes; what is beyond is cut off."""
+        """The body up to ``limit`` bytes; what is beyond is cut off. Empty where the body is unreadable."""
         parts, size = [], 0
+        if self.unreadable:
+            return b""
         while size < limit and (chunk := self.read()):
             parts.append(chunk)
             size += len(chunk)

@@ -47,22 +47,43 @@ _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | sele
 
 @dataclass(slots=True)
 class Watched(Fate):
-    """An open call as the ticker sees it. ``client``: its socket, where the server tells it, until it is settled."""
+    """An open call as the ticker sees it. ``client``: its socket, where the server tells it, until it is settled.
+
+    ``goes_on``: the provider may go on, and bill the whole answer, when the connection to it is closed.
+    ``may_read_on``: asked once when the client has left; whether this worker reads one more such answer to its end.
+    ``abandoned_at``: since when it is read to its end although the client has left; 0 where it is not.
+    """
 
     exchange: Exchange = field(default_factory=Exchange)
     client: socket.socket | None = None
     cut_at: float = 0.0
     stream: bool = False
+    goes_on: bool = False
+    may_read_on: Callable[[], bool] = lambda: False
+    abandoned_at: float = 0.0
 
     def end(self, error: Cut, now: float) -> None:
         """End it from our side; its own greenlet settles it and tells the client."""
-        if not self.sealed:
+        if self.left:
+            self.aborted = True
+        elif not self.sealed:
             self.cut, self.cut_at = error, now
         self.exchange.abort()
 
     def leave(self) -> None:
-        """Its client has left: nobody wants the rest."""
+        """Its client has left. Its own greenlet reads the rest where the provider bills it all the same."""
+        if self.left:
+            return
         self.left = True
+        if self.goes_on and not self.sealed and self.may_read_on():
+            self.abandoned_at = time.monotonic()
+            if self.client is not None:
+                _shut(self.client)
+        else:
+            self.give_up()
+
+    def give_up(self) -> None:
+        self.aborted = True
         self.exchange.abort()
 
 
@@ -80,6 +101,7 @@ class Watch:
     _stopping: Callable[[], bool] = lambda: False
     _thread: threading.Thread | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    abandoned_calls: int = 0  # whose client has left, and whose answer is read to its end
     _drain_until: float = 0.0
     _beaten_at: float = 0.0
     _reaped_at: float = 0.0
@@ -117,12 +139,24 @@ class Watch:
                 every(_TELL_EVERY, self.tell, "aipassport-notices")
                 every(_DELIVER_EVERY, courier.deliver, "aipassport-courier")
 
-    def enter(self, call: UUID, client: socket.socket | None, *, stream: bool = False) -> Watched:
-        watched = self._open[call] = Watched(client=client, stream=stream)
+    def enter(
+        self, call: UUID, client: socket.socket | None, *, stream: bool = False, goes_on: bool = False
+    ) -> Watched:
+        watched = Watched(client=client, stream=stream, goes_on=goes_on, may_read_on=self._may_read_on)
+        self._open[call] = watched
         return watched
 
     def leave(self, call: UUID) -> None:
-        self._open.pop(call, None)
+        watched = self._open.pop(call, None)
+        if watched is not None and watched.abandoned_at:
+            self.abandoned_calls -= 1
+
+    def _may_read_on(self) -> bool:
+        """Whether one more answer is read to its end without its client; it is counted until its call is settled."""
+        if self.abandoned_calls >= settings.AIPASSPORT_MAX_ABANDONED_CALLS:
+            return False
+        self.abandoned_calls += 1
+        return True
 
     def settle(self, call: UUID, settlement: ledger.Settlement, grant: UUID) -> None:
         """Settle now; where the database refuses, keep it and try again with every tick."""
@@ -218,7 +252,8 @@ class Watch:
         self._beaten_at = time.monotonic()
 
     def _look_at_clients(self) -> None:
-        clients = {w.client.fileno(): w for w in list(self._open.values()) if w.client and w.client.fileno() >= 0}
+        present = [w for w in list(self._open.values()) if w.client and not w.left]
+        clients = {w.client.fileno(): w for w in present if w.client and w.client.fileno() >= 0}
         if not clients:
             return
         poll = system_poll()
@@ -242,8 +277,15 @@ class Watch:
                 self._open[call].end(Cut("The owner has revoked or ended this grant."), now)
 
     def _finish_off(self, now: float) -> None:
-        """Who was cut and is still there waits for a client that does not read: end that connection."""
+        """End what does not end by itself.
+
+        A call that was cut and is still there waits for a client that does not read. An answer whose client has left is
+        read for a limited time.
+        """
+        patience = settings.AIPASSPORT_ABANDONED_SECONDS
         for watched in list(self._open.values()):
+            if watched.abandoned_at and not watched.aborted and now - watched.abandoned_at > patience:
+                watched.give_up()
             if watched.cut is not None and watched.client is not None and now - watched.cut_at > 2 * INTERVAL:
                 _shut(watched.client)
 

@@ -46,6 +46,7 @@ class FakeUpstream(ThreadingHTTPServer):
         self.seen: list[Seen] = []
         self.disconnected = threading.Event()
         self.flooded = 0
+        self.billed: list[tuple[int, int]] = []  # input and output tokens of answers by fake-goes-on
 
     @property
     def url(self) -> str:
@@ -198,6 +199,23 @@ class _Handler(BaseHTTPRequestHandler):
         self._chunk(event(b"[DONE]"))
         self._chunk(b"")
 
+    def _goes_on(self, body: Any) -> None:
+        """Makes ``max_tokens`` tokens, 20 a second, and bills them, whether anybody is still there or not."""
+        made = body.get("max_completion_tokens") or body["max_tokens"]
+        usage = {"prompt_tokens": 5, "completion_tokens": made, "total_tokens": 5 + made}
+        self.server.billed.append((5, made))
+        self._stream()
+        try:
+            for number in range(made):
+                self._chunk(chat_chunk(f"{number} "))
+                time.sleep(0.05)
+            self._chunk(event({"id": "c1", "object": "chat.completion.chunk", "choices": [], "usage": usage}))
+            self._chunk(event(b"[DONE]"))
+            self._chunk(b"")
+        except OSError:
+            self.server.disconnected.set()
+            raise
+
     def _slow(self, body: Any) -> None:
         """Thinks for ``max_tokens`` seconds before it says anything at all."""
         time.sleep(body.get("max_completion_tokens") or body["max_tokens"])
@@ -312,6 +330,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self, _: Any) -> None:
         self._whole(200, b"<script>alert(1)</script>", {"content-type": "text/html"})
+
+    def _labelled_as_page(self, _: Any) -> None:
+        """JSON, whatever its label says."""
+        self._whole(200, b'{"object": "chat.completion", "label": "wrong"}', {"content-type": "text/html"})
 
     def _garbage_events(self, _: Any) -> None:
         self._stream()

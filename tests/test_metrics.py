@@ -79,7 +79,7 @@ def test_the_broker_s_time_and_the_provider_s_are_told_apart(two_workers: Any, i
     with pytest.raises(requests.ReadTimeout):
         requests.post(
             f"{two_workers.url}/proxy/v1/chat/completions",
-            json={"model": "fake-mute", "messages": [{"role": "user", "content": "x"}]},
+            json={"model": "fake-mute", "stream": True, "messages": [{"role": "user", "content": "x"}]},
             headers={"authorization": f"Bearer {token}"},
             timeout=1.5,
         )

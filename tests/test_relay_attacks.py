@@ -113,7 +113,11 @@ def test_an_error_body_that_echoes_the_key_is_replaced_and_account_names_are_mas
 
 def test_an_upstream_page_is_never_served_as_a_page_of_ours(server: Any, issue: Any) -> None:
     _, token = issue("openai")
-    answer = chat(server, token, "fake-page")
+    refused = chat(server, token, "fake-page")
+    assert (refused.status_code, refused.headers["content-type"]) == (502, "application/json")
+    assert b"<script" not in refused.content
+    answer = chat(server, token, "fake-labelled-as-page")
+    assert (answer.status_code, answer.json()["label"]) == (200, "wrong")
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in answer.headers["content-security-policy"]
 
