@@ -15,6 +15,7 @@ from grants import policy as policies
 from grants.clock import uuid7
 from grants.limits import Standing
 from grants.policy import Policy
+from grants.providers import Provider
 from grants.tokens import Claims
 
 from . import price_lists, telemetry
