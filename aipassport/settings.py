@@ -229,7 +229,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # HSTS for subdomains and preloading are not ours to claim
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUST_PROXY else None
 X_FRAME_OPTIONS = "DENY"
-DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # the API's; the relay has its own limit
+DATA_UPLOAD_MAX_MEMORY_SIZE = 128 * 1024  # of pages and the API, which parse in the worker; the relay has its own limit
 CORS_URLS_REGEX = r"^/api/.*$"
 CORS_EXPOSE_HEADERS = ["retry-after", "www-authenticate"]
 CORS_ALLOWED_ORIGINS = env.list("AIPASSPORT_CORS_ALLOWED_ORIGINS", default=[])
