@@ -140,7 +140,13 @@ class OpenCall:
         """Whether nothing that flowed tells what the provider made."""
         unread = ending.unread and self.call.flavor not in ("speech", "transcription", "images")
         whole = not self.call.stream or (ending.status is not None and ending.status >= 300)
-        return unread or (whole and ending.outcome != "ok")
+        return unread or (whole and ending.outcome != "ok" and not self._shows(ending))
+
+    def _shows(self, ending: Ending) -> bool:
+        """Whether an error holds text that the model made: Groq hands out a tool call that does not fit its schema."""
+        observer = ending.observer
+        made = observer is not None and observer.output_characters > 0
+        return made and ending.outcome == "upstream_error" and ending.status not in _LOST_PATIENCE
 
     def _did_nothing(self, ending: Ending) -> bool:
         """Whether the provider surely made nothing of the call: it never had it, or it answered with an error."""
@@ -149,8 +155,9 @@ class OpenCall:
         if ending.status in _LOST_PATIENCE or ending.billed:
             return False
         observer = ending.observer
-        failed = observer is not None and observer.failed and not observer.output_characters
-        return failed or (ending.status is not None and ending.status >= 300)
+        failed = observer is not None and observer.failed
+        failed = failed or (ending.status is not None and ending.status >= 300)
+        return failed and (observer is None or not observer.output_characters)
 
 
 def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, clock: Clock | None = None) -> OpenCall:

@@ -168,8 +168,9 @@ def _error(opened: OpenCall) -> HttpResponse:
     """The provider's own error, where it is safe to pass on: JSON, and without a piece of the key in it."""
     exchange = opened.watched.exchange
     body = exchange.read_all(_ERROR_BYTES)
+    cut = len(body) >= _ERROR_BYTES
     observer = dialects.observer(opened.call)
-    observer.body(body)
+    observer.body(body, refused=True)
     if b"API_KEY_INVALID" in body:  # Gemini says so with a 400
         watch.rejected(opened.policy.key, "The provider refused this key (API_KEY_INVALID).")
         raise _key_refused()
@@ -177,7 +178,7 @@ def _error(opened: OpenCall) -> HttpResponse:
         error = UpstreamFailed(f"The provider answered with an error (HTTP {exchange.status}).", code="upstream_error")
         body = json.dumps(dialects.error_body(opened.call.dialect, error)).encode()
     billed = opened.policy.provider.id == "azure" and bool(_BILLED.search(body))
-    opened.finish(Ending("upstream_error", exchange.status, observer=observer, billed=billed))
+    opened.finish(Ending("upstream_error", exchange.status, observer=observer, unread=cut, billed=billed))
     exchange.close()
     headers = exchange.headers() | {"content-type": "application/json"}
     return HttpResponse(_ACCOUNT.sub("\\1-…".encode(), body), status=exchange.status, headers=headers)
