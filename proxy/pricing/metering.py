@@ -16,8 +16,8 @@ from grants.prices import PriceRow
 from grants.providers import Provider
 
 from ..dialects.base import UpstreamCall, Usage
-from .counting import LEAST_SECONDS, context, reported, tools
-from .inputs import inputs, seconds, thinks_unseen, writes
+from .counting import LEAST_SECONDS, context, has_unpriced, readable, reported, tools
+from .inputs import Inputs, inputs, seconds, thinks_unseen, writes
 from .tariffs import PICTURES, Counts, Tariff, is_free, listed, own_tariff
 
 _READ = frozenset(
@@ -93,18 +93,20 @@ def meter(
     parts = [_part(asked, part) for part in _parts(result)]
     counted = [part for part in parts if part is not None]
     if len(counted) < len(parts) or not counted:
-        return _estimate(asked, result, output_characters, {})
+        return _estimate(asked, result, output_characters, readable(provider.id, call.flavor, result))
+    corrected = _completed(asked, result, counted)
     unfinished = _unfinished(asked, result, counted, output_characters)
     if unfinished:
-        flowed = _flowed(asked, output_characters, untold=_output(counted) <= 1 or call.flavor == "anthropic")
-        counted[-1]["output_tokens"] = counted[-1].get("output_tokens", 0) + max(flowed - _output(counted), 0)
+        _top_up(asked, result, counted, output_characters)
     try:
         cost = _cost(asked, result, counted)
     except ValueError:
         return _estimate(asked, result, output_characters, _sum(counted))
     total = _sum(counted)
     cached = min(total.get("cache_read_tokens", 0), total.get("input_tokens", 0))
-    return Usage(total.get("input_tokens", 0), total.get("output_tokens", 0), cached, cost, estimated=unfinished)
+    return Usage(
+        total.get("input_tokens", 0), total.get("output_tokens", 0), cached, cost, estimated=unfinished or corrected
+    )
 
 
 def _parts(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -119,6 +121,23 @@ def _part(asked: _Asked, part: Mapping[str, Any]) -> Counts | None:
     return reported(asked.provider.id, asked.call.flavor, part)
 
 
+def _completed(asked: _Asked, result: Mapping[str, Any], counted: list[Counts]) -> bool:
+    """Raise input and output where a report cannot be true; whether it was so.
+
+    The steps of an answer are not less than the whole, and the input is not nothing.
+    """
+    missing = dict.fromkeys(("input_tokens", "output_tokens"), 0)
+    whole = _part(asked, result) if len(counted) > 1 else None
+    for key in missing if whole else ():
+        missing[key] = max((whole or {}).get(key, 0) - _sum(counted).get(key, 0), 0)
+    asks = asked.call.flavor in _READ and (asked.call.demand.text or asked.call.input_characters)
+    if asks and not any(part.get("input_tokens") for part in counted):
+        missing["input_tokens"] = max(missing["input_tokens"], _read(asked, inputs(asked.provider, asked.call)))
+    for key, count in missing.items():
+        counted[-1][key] = counted[-1].get(key, 0) + count
+    return any(missing.values())
+
+
 def _sum(parts: list[Counts]) -> Counts:
     return {key: sum(part.get(key, 0) for part in parts) for key in {key for part in parts for key in part}}
 
@@ -131,7 +150,16 @@ def _unfinished(asked: _Asked, result: Mapping[str, Any], counted: list[Counts],
     """Whether more was made than the report says: a stream was cut after its beginning, which knows the input only."""
     if not writes(asked.call):
         return False
-    return bool(result.get("unfinished")) or characters > _IMPLAUSIBLE * (_output(counted) + 1)
+    output = _output(counted)
+    return bool(result.get("unfinished")) or characters > (_IMPLAUSIBLE * (output + 1) if output else 0)
+
+
+def _top_up(asked: _Asked, result: Mapping[str, Any], counted: list[Counts], characters: int) -> None:
+    """Raise the output of a report that came before the end to what flowed."""
+    output = _output(counted)
+    untold = output <= 1 or asked.call.flavor == "anthropic" or not result.get("unfinished")
+    flowed = _flowed(asked, characters, untold=untold)
+    counted[-1]["output_tokens"] = counted[-1].get("output_tokens", 0) + max(flowed - output, 0)
 
 
 def _flowed(asked: _Asked, characters: int, *, untold: bool = True) -> int:
@@ -158,7 +186,8 @@ def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int 
         return 0
     bill = None if asked.own else _bill(asked.provider, result)
     called = tools(result)
-    if called is not None:
+    unpriced = not asked.own and has_unpriced(asked.provider.id, asked.call.flavor, result)
+    if called is not None and not unpriced:
         first = {key: max(count, parts[0].get(key, 0)) for key, count in called.items()}
         costs = [_priced(asked, *step) for step in zip(_parts(result), [parts[0] | first, *parts[1:]], strict=True)]
         known = [cost for cost in costs if cost is not None]
@@ -222,16 +251,22 @@ def _dollars(value: Any) -> Decimal:
 def _estimate(asked: _Asked, result: Mapping[str, Any], output_characters: int, known: Counts) -> Usage:
     """Usage from what went in and what flowed, but not less than what is ``known`` (of a report that is wrong)."""
     call, used = asked.call, inputs(asked.provider, asked.call)
-    read = asked.tokens(call.demand.text or call.input_characters) + _OVERHEAD + used.images + used.audio
-    estimated = {"input_tokens": min(read, used.whole) if call.demand.text else read}
+    estimated = {"input_tokens": _read(asked, used)}
     estimated["output_tokens"] = _flowed(asked, output_characters)
     counts = {key: max(count, known.get(key, 0)) for key, count in estimated.items()}
-    unsure = call.demand.unbounded or (used.unknown and not known)
+    unsure = call.demand.unbounded or (used.unknown and not known.get("input_tokens"))
     try:
         cost = _guessed(asked, result, counts) if asked.free or not unsure else None
     except ValueError:
         cost = None
     return Usage(counts["input_tokens"], counts["output_tokens"], 0, cost, estimated=True)
+
+
+def _read(asked: _Asked, used: Inputs) -> int:
+    """Input tokens that nobody counted."""
+    demand = asked.call.demand
+    read = asked.tokens(demand.text or asked.call.input_characters) + _OVERHEAD + used.images + used.audio
+    return min(read, used.whole) if demand.text else read
 
 
 def _guessed(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> int | None:
