@@ -150,7 +150,13 @@ class OpenCall:
         unread = ending.unread and self.call.flavor not in ("speech", "transcription", "images")
         whole = not self.call.stream or (ending.status is not None and ending.status >= 300)
         read = ending.outcome == "ok" or (ending.outcome == "client_gone" and ending.ended)
-        return unread or (whole and not read)
+        return unread or (whole and not read and not self._shows(ending))
+
+    def _shows(self, ending: Ending) -> bool:
+        """Whether an error holds text that the model made: Groq hands out a tool call that does not fit its schema."""
+        observer = ending.observer
+        made = observer is not None and observer.output_characters > 0
+        return made and ending.outcome == "upstream_error" and ending.status in _UNBILLED
 
     def _did_nothing(self, ending: Ending) -> bool:
         """Whether the provider surely made nothing of the call: it never had it, or it answered with an error."""
@@ -159,8 +165,8 @@ class OpenCall:
         if ending.billed:
             return False
         observer = ending.observer
-        failed = observer is not None and observer.failed and not observer.output_characters
-        return ending.status in _UNBILLED or (failed and (ending.status or 0) < 300)
+        failed = observer is not None and observer.failed and (ending.status or 0) < 300
+        return (failed or ending.status in _UNBILLED) and (observer is None or not observer.output_characters)
 
 
 def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, clock: Clock | None = None) -> OpenCall:

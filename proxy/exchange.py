@@ -202,13 +202,14 @@ def _error(opened: OpenCall) -> HttpResponse:
     body, secret = _error_body(exchange), opened.policy.secret()
     if refused := _refused(opened, body, secret):
         raise refused
+    cut = len(body) >= _ERROR_BYTES
     observer = dialects.observer(opened.call)
-    observer.body(body)
+    observer.body(body, refused=True)
     if not provider_errors.is_safe(body, secret):
         error = UpstreamFailed(f"The provider answered with an error (HTTP {exchange.status}).", code="upstream_error")
         body = json.dumps(dialects.error_body(opened.call.dialect, error)).encode()
     billed = opened.policy.provider.id == "azure" and bool(_BILLED.search(body))
-    opened.finish(Ending("upstream_error", exchange.status, observer=observer, billed=billed))
+    opened.finish(Ending("upstream_error", exchange.status, observer=observer, unread=cut, billed=billed))
     exchange.close()
     headers = exchange.headers() | {"content-type": "application/json"}
     return HttpResponse(_ACCOUNT.sub("\\1-…".encode(), body), status=exchange.status, headers=headers)

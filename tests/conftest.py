@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from grants import tokens
 from grants.models import Actor, Grant, ProviderKey, Worker
 from grants.terms import Terms
 from proxy.watch import watch
+
+
+# The suite runs in more processes than there are cores: how long an example takes says nothing about the code.
+hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -188,14 +188,15 @@ class Event:
 class Observer(Protocol):
     """Watches one answer go by and remembers what metering needs; never touches the bytes.
 
-    ``event`` is called for each event of a stream, ``body`` once with a non-streamed JSON answer, as far as it came,
-    ``cut`` once with the beginning of an event whose rest never came.
+    ``event`` is called for each event of a stream, ``body`` once with a non-streamed JSON answer, as far as it came
+    (``refused``: it came under the status of an error), ``cut`` once with the beginning of an event whose rest never
+    came.
     ``done`` turns true with the event that ends the provider's answer (``[DONE]``, ``message_stop``,
     ``response.completed`` …): usage is complete then. ``complete``: the stream may end here, as far as its dialect
     shows it. ``failed``: the answer itself says that the provider failed.
     ``hides(event)`` is true for the chunk to keep from the client.
-    ``result()`` is one final answer object for metering, merged (Anthropic's cumulative usage overwritten, Gemini's
-    last chunk), or ``None`` when the provider reported no usage. ``output_characters``: text that flowed so far.
+    ``result()`` is one final answer object for metering, merged (each count is the largest of
+    all reports), or ``None`` when the provider reported no usage. ``output_characters``: text that flowed so far.
     """
 
     done: bool
@@ -207,7 +208,7 @@ class Observer(Protocol):
 
     def event(self, event: Event) -> None: ...
 
-    def body(self, body: bytes) -> None: ...
+    def body(self, body: bytes, *, refused: bool = False) -> None: ...
 
     def cut(self, data: bytes) -> None: ...
 

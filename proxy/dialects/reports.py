@@ -20,22 +20,43 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-_KEPT = ("model", "usage", "service_tier", "modelVersion", "usageMetadata", "duration", "tool_usage")
+KEPT = ("model", "usage", "service_tier", "modelVersion", "usageMetadata", "duration", "tool_usage")
 _PRICING = ("service_tier", "speed", "inference_geo")  # what of a whole usage holds for each step
 
-# Items of a Responses output that their provider ran and may bill by the call. Functions, computers and patches are
-# run by the app; calls of MCP servers cost their tokens only.
-_HOSTED_ITEMS = frozenset(
+# Items of a Responses output that cost their tokens only. The app runs functions, computers, local shells and patches;
+# calls of MCP servers and searches for tools are billed by the token (developers.openai.com, "Pricing"). Any other item
+# may be a call of a tool that its provider ran, and bills by the call.
+_TOKENS_ONLY = frozenset(
     {
-        "web_search_call",
-        "x_search_call",
-        "file_search_call",
-        "collections_search_call",
-        "code_interpreter_call",
-        "image_generation_call",
-        "shell_call",
+        "message",
+        "reasoning",
+        "compaction",
+        "function_call",
+        "custom_tool_call",
+        "computer_call",
+        "local_shell_call",
+        "apply_patch_call",
+        "mcp_call",
+        "mcp_list_tools",
+        "mcp_approval_request",
+        "tool_search_call",
+        "tool_search_output",
     }
 )
+# What of Gemini's grounding says nothing of what was looked up.
+_UNBILLED_GROUNDING = frozenset(
+    {
+        "webSearchQueries",
+        "groundingChunks",
+        "groundingSupports",
+        "searchEntryPoint",
+        "retrievalMetadata",
+        "googleMapsWidgetContextToken",
+        "retrievalQueries",
+        "sourceFlaggingUris",
+    }
+)
+_CHUNKS = frozenset({"web", "maps", "retrievedContext"})  # documents that the app stored are billed by the token
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -60,7 +81,7 @@ def report(answer: dict[str, Any], model: str, *, unfinished: bool = False) -> d
     """What of ``answer`` metering needs; ``None`` where it reports no usage. ``model``: what was asked for."""
     if not any(dict_of(answer.get(name)) for name in ("usage", "usageMetadata")):
         return None
-    kept = {name: answer[name] for name in _KEPT if answer.get(name) is not None}
+    kept = {name: answer[name] for name in KEPT if answer.get(name) is not None}
     if not isinstance(kept.get("model"), str):
         kept["model"] = model
     found = {"parts": _parts(answer, kept["model"]), "tools": tools(answer), "unfinished": unfinished}
@@ -88,8 +109,12 @@ def tools(answer: dict[str, Any]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for item in dicts(answer.get("output")):
         kind = item.get("type")
-        if isinstance(kind, str) and kind in _HOSTED_ITEMS and _is_billed(item):
+        if isinstance(kind, str) and kind not in _TOKENS_ONLY and _is_billed(item):
             found[kind] += 1
+    for name, count in dict_of(dict_of(answer.get("usage")).get("server_side_tool_usage_details")).items():  # xAI
+        told = name.removesuffix("s")
+        if type(count) is int and told not in _TOKENS_ONLY:
+            found[told] = max(found[told], count)
     searches = dict_of(dict_of(answer.get("tool_usage")).get("web_search")).get("num_requests")
     if type(searches) is int:  # what OpenAI itself counted
         found["web_search_call"] = max(searches, 0)
@@ -114,21 +139,52 @@ def executed(message: dict[str, Any]) -> dict[Any, str]:
 
 
 def grounded(candidate: dict[str, Any]) -> dict[str, int]:
-    """What Gemini looked up for a candidate: searches by their queries, maps once."""
+    """What Gemini looked up for a candidate: searches by their queries, maps and what is not known once."""
     metadata = dict_of(candidate.get("groundingMetadata"))
-    queries = metadata.get("webSearchQueries")
+    queries, chunks = metadata.get("webSearchQueries"), list(dicts(metadata.get("groundingChunks")))
     searches = len(queries) if isinstance(queries, list) else 0
-    maps = any("maps" in chunk for chunk in dicts(metadata.get("groundingChunks")))
-    return {kind: count for kind, count in (("google_search", searches), ("google_maps", int(maps))) if count}
+    searched = bool(metadata.get("searchEntryPoint")) or any("web" in chunk for chunk in chunks)
+    found = {
+        "google_search": max(searches, int(searched)),
+        "google_maps": int(any("maps" in chunk for chunk in chunks)),
+    }
+    for name in {name for name, value in metadata.items() if value} - _UNBILLED_GROUNDING:
+        found[f"google_{name}"] = 1
+    for name in {name for chunk in chunks for name in chunk} - _CHUNKS:
+        found[f"google_{name}"] = 1
+    return {kind: count for kind, count in found.items() if count}
 
 
-def called(answer: dict[str, Any]) -> int:
-    """Characters of the function calls in a Gemini chunk, without the signatures that come beside them."""
-    found = 0
-    for candidate in dicts(answer.get("candidates")):
-        for part in dicts(dict_of(candidate.get("content")).get("parts")):
-            found += len(json.dumps(part["functionCall"])) if part.get("functionCall") else 0
-    return found
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two reports of the usage of one answer: of each count the larger one, of all else the later one."""
+    total = dict(one)
+    for name, value in other.items():
+        before = total.get(name)
+        if before == value:
+            continue
+        if isinstance(before, dict):
+            total[name] = merged(before, dict_of(value))
+        elif isinstance(before, list):
+            total[name] = _merged_lists(before, value if isinstance(value, list) else [])
+        elif _is_number(before):
+            total[name] = max(before, value) if _is_number(value) else before
+        elif value is not None:
+            total[name] = value
+    return total
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _merged_lists(one: list[Any], other: list[Any]) -> list[Any]:
+    """Gemini's counts by modality come in any order; of other lists the longer one has more of the answer."""
+    if all(isinstance(item, dict) and isinstance(item.get("modality"), str) for item in (*one, *other)):
+        found: dict[str, dict[str, Any]] = {}
+        for item in (*one, *other):
+            found[item["modality"]] = merged(found.get(item["modality"], {}), item)
+        return list(found.values())
+    return other if len(other) >= len(one) else one
 
 
 def added(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

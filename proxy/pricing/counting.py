@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from genai_prices import types as library
@@ -46,6 +47,8 @@ _OWN_SHAPES: dict[tuple[str, str], tuple[str, str]] = {
     ("cerebras", "chat"): ("cerebras", "chat"),
 }
 
+_ALIASES = {"input_tokens": ("prompt_tokens", "input_tokens"), "output_tokens": ("completion_tokens", "output_tokens")}
+_TALKS = frozenset({"chat", "responses", "anthropic", "google"})  # flavors whose answers are made token by token
 LEAST_SECONDS = {"groq": 10}  # of audio, billed for every transcription
 _MOST = 10**9  # tokens; a report beyond this is garbage
 _EXTRACTORS = {(provider.id, row.api_flavor): row for provider in _TABLE for row in provider.extractors or ()}
@@ -54,6 +57,22 @@ _EXTRACTORS = {(provider.id, row.api_flavor): row for provider in _TABLE for row
 _TOOLS = {"web_search_call": "web_searches", "google_search": "web_searches", "file_search_call": "storage_searches"}
 # What Anthropic counts: web searches, which have a price, and what is not billed by the call (?).
 _FREE_TOOLS = frozenset({"web_search_requests", "web_fetch_requests", "tool_search_requests"})
+_DETAILS = frozenset(
+    {"prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"}
+)
+# Kinds of tokens in the details of a report that cost no more than the plain ones of their direction.
+_NO_DEARER_TOKENS = frozenset(
+    {
+        "text_tokens",
+        "cached_tokens",
+        "cache_write_tokens",  # whoever bills them has an extractor that reads them
+        "cache_read_input_tokens",
+        "reasoning_tokens",
+        "thinking_tokens",
+        "accepted_prediction_tokens",
+        "rejected_prediction_tokens",
+    }
+)
 
 
 def shape(provider_id: str, flavor: str) -> tuple[str, str] | None:
@@ -68,20 +87,67 @@ def reported(provider_id: str, flavor: str, result: Mapping[str, Any]) -> Counts
     """
     if flavor == "transcription":
         return _transcribed(provider_id, result)
-    if (key := shape(provider_id, flavor)) is None:
-        return None
-    extractor = _EXTRACTORS[key]
-    root = _walk(result, extractor.root)
+    counts, sound = _counts(provider_id, flavor, result)
+    if flavor in ("images", "speech") and not counts.get("output_tokens"):
+        return None  # something was made
+    return counts if sound and ("input_tokens" in counts or "output_tokens" in counts) else None
+
+
+def readable(provider_id: str, flavor: str, result: Mapping[str, Any]) -> Counts:
+    """The counts of a report that can be read, where others are missing or cannot be true; by whatever names."""
+    if flavor == "transcription":
+        return {}
+    counts, _ = _counts(provider_id, flavor, result)
+    usage = result.get("usage")
+    if not isinstance(usage, dict):
+        return counts
+    for key, names in _ALIASES.items():
+        known = [number for name in names if (number := natural(usage.get(name))) is not None]
+        if known:
+            counts[key] = max(counts.get(key, 0), *known)
+    total = natural(usage.get("total_tokens")) or 0
+    if flavor not in _TALKS:
+        counts["input_tokens"] = max(counts.get("input_tokens", 0), total)
+    elif "input_tokens" in counts:
+        counts["output_tokens"] = max(counts.get("output_tokens", 0), total - counts["input_tokens"])
+    return counts
+
+
+def _counts(provider_id: str, flavor: str, result: Mapping[str, Any]) -> tuple[Counts, bool]:
+    """Counts by unit, and whether no required one is missing and none is nonsense."""
     counts: Counts = {}
+    if (key := shape(provider_id, flavor)) is None:
+        return counts, False
+    extractor, sound = _EXTRACTORS[key], True
+    root = _walk(result, extractor.root)
     for mapping in extractor.mappings:
         value = _walk(root, mapping.path)
         if value is None and not mapping.required:
             continue
         number = natural(value)
         if number is None:
-            return None
-        counts[mapping.dest] = counts.get(mapping.dest, 0) + number
-    return counts if "input_tokens" in counts or "output_tokens" in counts else None
+            sound = False
+        else:
+            counts[mapping.dest] = counts.get(mapping.dest, 0) + number
+    if flavor in _TALKS and isinstance(root, dict):
+        _add_output_beside(root, counts)
+    return counts, sound
+
+
+def _add_output_beside(usage: Mapping[str, Any], counts: Counts) -> None:
+    """Some servers report reasoning beside the output, some leave it out: the total tells, or parts above the whole.
+
+    Azure and Gemini's OpenAI-shaped endpoint do so at times. What is above input and output costs what output costs.
+    """
+    output = counts.get("output_tokens", 0)
+    total = natural(usage.get("total_tokens", usage.get("totalTokenCount")))
+    if total is None:
+        thought = counts.get("output_reasoning_tokens") or natural(usage.get("reasoning_tokens")) or 0
+        beside = thought if thought > output else 0
+    else:
+        beside = total - counts.get("input_tokens", total) - output
+    if beside > 0:
+        counts["output_tokens"] = output + beside
 
 
 def _walk(value: Any, path: Any) -> Any:
@@ -122,7 +188,7 @@ def _transcribed(provider_id: str, result: Mapping[str, Any]) -> Counts | None:
         found = (usage["input_tokens"], usage.get("output_tokens", 0), audio)
         counts = [number for number in map(natural, found) if number is not None]
         keys = ("input_tokens", "output_tokens", "input_audio_tokens")
-        return dict(zip(keys, counts, strict=True)) if len(counts) == len(keys) else None
+        return dict(zip(keys, counts, strict=True)) if len(counts) == len(keys) and counts[0] else None
     seconds: Any = usage.get("seconds", result.get("duration"))
     if type(seconds) not in (int, float) or not 0 < seconds <= _MOST:
         return None
@@ -141,11 +207,34 @@ def tools(result: Mapping[str, Any]) -> Counts | None:
         if unit:
             counts[unit] = counts.get(unit, 0) + (number or 0)
     usage = result.get("usage")
-    served = usage.get("server_tool_use") if isinstance(usage, dict) else None
+    usage = usage if isinstance(usage, dict) else {}
+    served = usage.get("server_tool_use")
     for kind, value in served.items() if isinstance(served, dict) else ():
         if kind not in _FREE_TOOLS and value:
             return None
-    return counts
+    return None if usage.get("num_sources_used") else counts  # xAI bills the sources of a live search
+
+
+def has_unpriced(provider_id: str, flavor: str, result: Mapping[str, Any]) -> bool:
+    """Whether a report of a conversation counts a kind of token that the extractor does not read.
+
+    It is within a whole, but may cost more than the rest of it: sound and pictures do.
+    """
+    if flavor not in ("chat", "responses") or (key := shape(provider_id, flavor)) is None:
+        return False
+    usage = result.get("usage")
+    for name, details in usage.items() if isinstance(usage, dict) else ():
+        for kind, value in details.items() if name in _DETAILS and isinstance(details, dict) else ():
+            plain = not kind.endswith("_tokens") or kind in _NO_DEARER_TOKENS or (name, kind) in _mapped(key)
+            if natural(value) and not plain:
+                return True
+    return False
+
+
+@cache
+def _mapped(key: tuple[str, str]) -> frozenset[tuple[str, ...]]:
+    paths = (mapping.path for mapping in _EXTRACTORS[key].mappings)
+    return frozenset(tuple(map(str, path)) for path in paths if not isinstance(path, str))
 
 
 def context(result: Mapping[str, Any]) -> Context:
@@ -153,5 +242,6 @@ def context(result: Mapping[str, Any]) -> Context:
     usage = result.get("usage") or result.get("usageMetadata")
     usage = usage if isinstance(usage, Mapping) else {}
     tier = result.get("service_tier") or usage.get("service_tier") or usage.get("serviceTier")
+    tier = tier or usage.get("trafficType")  # Gemini
     pairs = (("service_tier", tier), ("speed", usage.get("speed")), ("inference_geo", usage.get("inference_geo")))
     return tuple((name, value.lower()[:32]) for name, value in pairs if isinstance(value, str) and value)

@@ -19,7 +19,7 @@ from ..dialects.base import UpstreamCall, Usage
 from ..exceptions import NotGranted
 from .bounds import bound
 from .ceilings import makes_media, pins_text, served
-from .counting import LEAST_SECONDS, context, reported, tools
+from .counting import LEAST_SECONDS, context, has_unpriced, readable, reported, tools
 from .inputs import Inputs, inputs, seconds, writes
 from .lists import INSTALLED
 from .shown import shows_all
@@ -106,18 +106,20 @@ def meter(
     parts = [_part(asked, part) for part in _parts(result)]
     counted = [part for part in parts if part is not None]
     if len(counted) < len(parts) or not counted:
-        return _estimate(asked, result, output_characters, {})
+        return _estimate(asked, result, output_characters, readable(provider.id, call.flavor, result))
+    corrected = _completed(asked, result, counted)
     unfinished = _unfinished(asked, result, counted, output_characters)
     if unfinished:
-        flowed = _flowed(asked, output_characters)
-        counted[-1]["output_tokens"] = counted[-1].get("output_tokens", 0) + max(flowed - _output(counted), 0)
+        _top_up(asked, counted, output_characters)
     try:
         cost = _cost(asked, result, counted) if asked.free or not _open_ended(asked, result) else None
     except ValueError:
         return _estimate(asked, result, output_characters, _sum(counted))
     total = _sum(counted)
     cached = min(total.get("cache_read_tokens", 0), total.get("input_tokens", 0))
-    return Usage(total.get("input_tokens", 0), total.get("output_tokens", 0), cached, cost, estimated=unfinished)
+    return Usage(
+        total.get("input_tokens", 0), total.get("output_tokens", 0), cached, cost, estimated=unfinished or corrected
+    )
 
 
 def _parts(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -132,6 +134,23 @@ def _part(asked: _Asked, part: Mapping[str, Any]) -> Counts | None:
     return reported(asked.provider.id, asked.call.flavor, part)
 
 
+def _completed(asked: _Asked, result: Mapping[str, Any], counted: list[Counts]) -> bool:
+    """Raise input and output where a report cannot be true; whether it was so.
+
+    The steps of an answer are not less than the whole, and the input is not nothing.
+    """
+    missing = dict.fromkeys(("input_tokens", "output_tokens"), 0)
+    whole = _part(asked, result) if len(counted) > 1 else None
+    for key in missing if whole else ():
+        missing[key] = max((whole or {}).get(key, 0) - _sum(counted).get(key, 0), 0)
+    asks = asked.call.flavor in _READ and (asked.call.demand.text or asked.call.input_characters)
+    if asks and not any(part.get("input_tokens") for part in counted):
+        missing["input_tokens"] = max(missing["input_tokens"], _read(asked, inputs(asked.provider, asked.call)))
+    for key, count in missing.items():
+        counted[-1][key] = counted[-1].get(key, 0) + count
+    return any(missing.values())
+
+
 def _sum(parts: list[Counts]) -> Counts:
     return {key: sum(part.get(key, 0) for part in parts) for key in {key for part in parts for key in part}}
 
@@ -144,7 +163,14 @@ def _unfinished(asked: _Asked, result: Mapping[str, Any], counted: list[Counts],
     """Whether more was made than the report says: a stream was cut after its beginning, which knows the input only."""
     if not writes(asked.call):
         return False
-    return bool(result.get("unfinished")) or characters > _IMPLAUSIBLE * (_output(counted) + 1)
+    output = _output(counted)
+    return bool(result.get("unfinished")) or characters > (_IMPLAUSIBLE * (output + 1) if output else 0)
+
+
+def _top_up(asked: _Asked, counted: list[Counts], characters: int) -> None:
+    """Raise the output of a report that came before the end to what flowed."""
+    missing = _flowed(asked, characters) - _output(counted)
+    counted[-1]["output_tokens"] = counted[-1].get("output_tokens", 0) + max(missing, 0)
 
 
 def _open_ended(asked: _Asked, result: Mapping[str, Any]) -> bool:
@@ -187,7 +213,8 @@ def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int 
         return 0
     bill = None if asked.own else _bill(asked.provider, result)
     called = tools(result)
-    if called is not None:
+    unpriced = not asked.own and has_unpriced(asked.provider.id, asked.call.flavor, result)
+    if called is not None and not unpriced:
         first = {key: max(count, parts[0].get(key, 0)) for key, count in called.items()}
         costs = [_priced(asked, *step) for step in zip(_parts(result), [parts[0] | first, *parts[1:]], strict=True)]
         known = [cost for cost in costs if cost is not None]
@@ -256,7 +283,11 @@ def _estimate(asked: _Asked, result: Mapping[str, Any], output_characters: int, 
     estimated = {"input_tokens": _read(asked, used)}
     estimated["output_tokens"] = _flowed(asked, output_characters)
     counts = {key: max(count, known.get(key, 0)) for key, count in estimated.items()}
-    unsure = call.demand.unbounded or (used.unknown and not known) or (writes(call) and _makes_media(asked))
+    unsure = (
+        call.demand.unbounded
+        or (used.unknown and not known.get("input_tokens"))
+        or (writes(call) and _makes_media(asked))
+    )
     if asked.strict and not asked.free:
         cost = None if unsure else _dearest(asked, counts)
         return Usage(counts["input_tokens"], counts["output_tokens"], 0, cost, estimated=True)
