@@ -19,7 +19,6 @@ from grants.models import Actor, Grant, ProviderKey, Worker
 from grants.terms import Terms
 from proxy.watch import watch
 
-
 # The suite runs in more processes than there are cores: how long an example takes says nothing about the code.
 hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("suite")
