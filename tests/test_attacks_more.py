@@ -24,6 +24,7 @@ from django.db import OperationalError, connection
 from django.test import RequestFactory
 
 from grants import ledger, policy, tokens
+from grants.addresses import is_public
 from grants.clock import uuid7
 from grants.models import Allowance, Call
 from proxy import accounting, upstream
@@ -348,7 +349,7 @@ def test_a_pooled_connection_does_not_see_yesterdays_grants(grant: Any, by: Any)
 
 @pytest.mark.parametrize("address", ["::127.0.0.1", "fec0::1", "64:ff9b:1::7f00:1", "5f00::1", "4000::1"])
 def test_no_odd_spelling_of_an_address_is_public(address: str) -> None:
-    assert not upstream._is_public(ipaddress.ip_address(address))
+    assert not is_public(ipaddress.ip_address(address))
 
 
 def test_a_tls_error_behind_the_handshake_is_a_call_that_reached_the_provider(

@@ -408,7 +408,7 @@ def test_an_answer_that_does_not_tell_its_tier_is_charged_at_the_one_that_was_as
 def test_a_fast_claude_that_tells_a_tier_but_no_speed_is_charged_as_fast() -> None:
     body = {"model": "claude-opus-5", "messages": HELLO, "max_tokens": 900, "speed": "fast"}
     asked = read("/v1/messages", body, "anthropic")
-    usage = {"input_tokens": 0, "output_tokens": 100, "service_tier": "standard"}
+    usage = {"input_tokens": 10, "output_tokens": 100, "service_tier": "standard"}
     fast, slow = (
         meter(
             PROVIDERS["anthropic"],
@@ -419,7 +419,7 @@ def test_a_fast_claude_that_tells_a_tier_but_no_speed_is_charged_as_fast() -> No
         )
         for more in ({}, {"speed": "standard"})
     )
-    assert slow.cost == 100 * 25_000
+    assert slow.cost == 10 * 5_000 + 100 * 25_000
     assert fast.cost == 2 * slow.cost
 
 

@@ -10,7 +10,7 @@ import requests
 import responses
 import urllib3
 
-from proxy import upstream
+from proxy import guarded, upstream
 from proxy.dialects.base import FilePart, Form, UpstreamCall
 from proxy.exceptions import UpstreamFailed, UpstreamTimeout
 
@@ -154,7 +154,7 @@ def test_the_connected_peer_is_checked_as_well(settings: Any, monkeypatch: Any) 
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        monkeypatch.setattr(upstream._Guarded, "_public_addresses", lambda self: ["127.0.0.1"])
+        monkeypatch.setattr(guarded._Guarded, "_public_addresses", lambda self: ["127.0.0.1"])
         assert refusal(f"http://api.example:{port}")[1] == "upstream_address_refused"
         accepted, _ = listener.accept()
         with accepted:
@@ -164,8 +164,8 @@ def test_the_connected_peer_is_checked_as_well(settings: Any, monkeypatch: Any) 
 
 def test_the_name_stays_what_tls_expects_in_the_certificate(settings: Any, monkeypatch: Any) -> None:
     settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False
-    connection = upstream._GuardedHTTPS("api.example", 1, timeout=1)
-    monkeypatch.setattr(upstream._Guarded, "_public_addresses", lambda self: ["127.0.0.1", "::1"])
+    connection = guarded._GuardedHTTPS("api.example", 1, timeout=1)
+    monkeypatch.setattr(guarded._Guarded, "_public_addresses", lambda self: ["127.0.0.1", "::1"])
     with pytest.raises(urllib3.exceptions.NewConnectionError):
         connection._new_conn()
     assert connection.host == "api.example"

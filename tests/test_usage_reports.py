@@ -37,7 +37,7 @@ MODELS |= {
 
 def asked(provider: str, flavor: str, *, hides: bool = False) -> UpstreamCall:
     model = MODELS[provider]
-    demand = Demand(text=100, limit=4096)
+    demand = Demand(text=100, limit=4096, fields=frozenset({"model", "messages"}), messages=1)
     return replace(CHAT, models=(model,), flavor=flavor, demand=demand, input_characters=100, hides_usage=hides)
 
 
@@ -387,7 +387,7 @@ def test_the_traffic_that_gemini_says_it_was_is_a_tier() -> None:
 
 def test_a_report_by_other_names_is_read_where_the_right_ones_are_missing() -> None:
     used = whole("openai", "responses", {"output": [], "usage": {"prompt_tokens": 50, "completion_tokens": 1000}})
-    assert (used.input_tokens, used.output_tokens, used.estimated) == (116, 1000, True)
+    assert (used.input_tokens, used.output_tokens, used.estimated) == (132, 1000, True)
     used = whole("openai", "chat", chat({"prompt_tokens": 500, "total_tokens": 1500}, "Hi"))
     assert (used.input_tokens, used.output_tokens, used.estimated) == (500, 1000, True)
     call = replace(asked("openai", "embeddings"), models=("text-embedding-3-small",))

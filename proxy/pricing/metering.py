@@ -99,14 +99,18 @@ def meter(
     """
     if call.flavor == "none":
         return Usage(cost=0)
-    asked = _Asked(
-        provider, call, prices, margin, call.demand.limit if limit is None else limit, strict, price_list, shows_all
-    )
-    result = result if isinstance(result, dict) else {}
+    limit = call.demand.limit if limit is None else limit
+    asked = _Asked(provider, call, prices, margin, limit, strict, price_list, shows_all)
+    return _metered(asked, result if isinstance(result, dict) else {}, output_characters)
+
+
+def _metered(asked: _Asked, result: dict[str, Any], output_characters: int) -> Usage:
+    """By the report where it can be true, else estimated."""
     parts = [_part(asked, part) for part in _parts(result)]
     counted = [part for part in parts if part is not None]
     if len(counted) < len(parts) or not counted:
-        return _estimate(asked, result, output_characters, readable(provider.id, call.flavor, result))
+        known = readable(asked.provider.id, asked.call.flavor, result)
+        return _estimate(asked, result, output_characters, known)
     corrected = _completed(asked, result, counted)
     unfinished = _unfinished(asked, result, counted, output_characters)
     if unfinished:
@@ -116,10 +120,8 @@ def meter(
     except ValueError:
         return _estimate(asked, result, output_characters, _sum(counted))
     total = _sum(counted)
-    cached = min(total.get("cache_read_tokens", 0), total.get("input_tokens", 0))
-    return Usage(
-        total.get("input_tokens", 0), total.get("output_tokens", 0), cached, cost, estimated=unfinished or corrected
-    )
+    read, made = total.get("input_tokens", 0), total.get("output_tokens", 0)
+    return Usage(read, made, min(total.get("cache_read_tokens", 0), read), cost, estimated=unfinished or corrected)
 
 
 def _parts(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
