@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import requests
 from django.db import connections
@@ -140,6 +142,8 @@ def busiest(spans: Sequence[tuple[float, float, int]], rate: float) -> float:
     return worst
 
 
-def assert_books_balance(grant: Grant) -> None:
-    """Counters, totals and calls agree; at any moment, also while calls come and go."""
-    assert reconciliation.account(grant.pk).differences() == []
+def assert_books_balance(grant: Grant, *, at: dt.datetime | None = None) -> None:
+    """Counters, totals and calls agree; at any moment, also while calls come and go. ``at``: instead of now."""
+    clock = reconciliation.database_clock if at is None else lambda: int(at.timestamp() * 10**6)
+    with patch.object(reconciliation, "database_clock", clock):
+        assert reconciliation.account(grant.pk).differences() == []

@@ -167,13 +167,15 @@ def test_a_revocation_with_the_client_still_there_charges_the_limit_too(server: 
     assert_books_balance(grant)
 
 
-def test_a_provider_that_stops_is_left_and_charged_for_what_flowed(server: Any, goes_on: Any, upstream: Any) -> None:
+def test_a_provider_that_stops_is_left_at_once_and_may_have_made_all_that_the_limit_allows(
+    server: Any, goes_on: Any, upstream: Any
+) -> None:
     _, token = goes_on("openai")
     leave(server, token, 400)
     assert upstream.disconnected.wait(2)
     (call,) = settled(within=2)
     assert (call.outcome, call.estimated) == ("client_gone", True)
-    assert call.cost < call.reserved / 4
+    assert call.cost == call.reserved, "no model of this name is proven to show everything"
 
 
 def test_reading_on_has_a_deadline_and_a_number_and_the_limit_is_charged_beyond(
@@ -208,7 +210,7 @@ def test_without_a_limit_on_money_what_was_given_up_is_estimated(goes_on: Any, t
         leave(process, token, 200)
         (call,) = settled()
     assert (call.outcome, call.estimated, call.reserved) == ("client_gone", True, 0)
-    assert 0 < call.cost < bill(200)
+    assert call.cost >= bill(200)
 
 
 def test_a_restart_waits_for_short_answers_and_charges_the_limit_of_others(goes_on: Any, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ LIMITS = ("--max-cost=100", "--max-requests=100000", "--max-concurrency=500")
 
 def streams(process: Any, token: str, count: int, chunks: int) -> list[Stream]:
     with ThreadPoolExecutor(count) as pool:
-        ask = lambda _: Caller(process, token).stream("fake-steady", max_tokens=chunks)  # noqa: E731
+        ask = lambda _: Caller(process, token).stream("fake-goes-on", max_tokens=chunks)  # noqa: E731
         return list(pool.map(ask, range(count)))
 
 

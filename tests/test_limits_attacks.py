@@ -323,8 +323,16 @@ def test_an_answer_that_is_too_large_to_be_read_is_charged_its_bound(issue: Any,
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_answer_of_a_kind_that_is_not_read_is_charged_its_bound(issue: Any, provider: Provider) -> None:
+def test_an_answer_is_read_whatever_its_label_says(issue: Any, provider: Provider) -> None:
     provider.content_type, provider.body = "text/plain", json.dumps({"model": "gpt-4o-mini", "usage": USAGE}).encode()
+    _, token = issue("openai", base_url=provider.url, max_cost=5 * 10**9)
+    call = asked(token, model="gpt-4o-mini", max_tokens=16_000)
+    assert (call.cost, call.estimated) == (9 * 150 + 16_000 * 600, False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_answer_that_is_no_json_is_charged_its_bound(issue: Any, provider: Provider) -> None:
+    provider.content_type, provider.body = "application/json", b"The model has made this."
     _, token = issue("openai", base_url=provider.url, max_cost=5 * 10**9)
     call = asked(token, model="gpt-4o-mini", max_tokens=16_000)
     assert call.cost == call.reserved >= 16_000 * 600

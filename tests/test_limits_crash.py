@@ -160,7 +160,7 @@ def test_workers_killed_again_and_again_under_a_crowd_take_no_budget_beyond_its_
 def test_a_worker_that_was_only_frozen_replaces_the_reapers_charge(server: Any, issue: Any) -> None:
     grant, token = issue("openai", **ALL_LIMITS)
     price(PER_TOKEN)
-    (opened,) = streams(server, token, "fake-paced", 1)
+    (opened,) = streams(server, token, "fake-goes-on", 1)
     (pid,) = workers(server)
     os.kill(pid, signal.SIGSTOP)
     try:

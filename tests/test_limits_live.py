@@ -308,7 +308,7 @@ def test_around_midnight_two_clocks_spend_no_days_and_no_months_money_twice(cloc
     assert passed(late, early) == [0, 0]
     for grant, _ in limited:
         assert Counter(Call.objects.filter(grant=grant).values_list("day", flat=True)) == {eve: 5, first: 5}
-        assert_books_balance(grant)
+        assert_books_balance(grant, at=midnight)
 
 
 def test_a_call_over_midnight_is_charged_to_the_day_of_its_admission(clocks: Any, issue: Any) -> None:
@@ -325,7 +325,7 @@ def test_a_call_over_midnight_is_charged_to_the_day_of_its_admission(clocks: Any
     allowance = Allowance.objects.get(grant=grant)
     assert (allowance.day_spent, allowance.day_reserved) == (3 * DOLLAR // 100, 0)
     assert allowance.spent == 4 * DOLLAR // 100
-    assert_books_balance(grant)
+    assert_books_balance(grant, at=tomorrow)
 
 
 # Every billed route

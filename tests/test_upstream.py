@@ -136,7 +136,7 @@ def test_a_name_that_resolves_anew_while_it_is_connected_to_tells_nothing(
 
         monkeypatch.setattr(socket, "getaddrinfo", lookup)
         # 192.0.2.1 is for documentation; here it is taken for public, and stands for a host that does not answer.
-        monkeypatch.setattr(upstream, "is_public", lambda address: str(address) == "192.0.2.1")
+        monkeypatch.setattr(guarded, "is_public", lambda address: str(address) == "192.0.2.1")
         settings.AIPASSPORT_CONNECT_TIMEOUT = 0.5
         with pytest.raises((UpstreamFailed, UpstreamTimeout)):
             send(f"http://api.rebind.example:{number}")
@@ -194,7 +194,7 @@ def test_the_name_stays_what_tls_expects_in_the_certificate(settings: Any, monke
 def test_which_addresses_are_public(address: str, public: bool) -> None:
     import ipaddress
 
-    assert upstream.is_public(ipaddress.ip_address(address)) is public
+    assert guarded.is_public(ipaddress.ip_address(address)) is public
 
 
 def test_an_address_is_no_name_and_waits_for_no_other_lookup() -> None:
