@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from .dialects.base import Observer
 from .exceptions import Cut, RelayError, UpstreamError, UpstreamFailed, UpstreamTimeout
+from .fairness import Pause
 from .sse import Decoder
 from .upstream import Exchange
 
 _OBSERVED_BYTES = 32 * 1024 * 1024  # of a JSON answer; a larger one is estimated
+_PIECE = 1024  # bytes of events that are read without letting others run
 
 
 class Ending(NamedTuple):
@@ -77,6 +79,7 @@ class RelayedBody:
         self._events = exchange.content_type.startswith("text/event-stream")
         self._json = "json" in exchange.content_type
         self._decoder = Decoder()
+        self._pause = Pause()
         self._parts: list[bytes] = []
         self._received = 0
         self._length = exchange.length
@@ -141,6 +144,16 @@ class RelayedBody:
         return out
 
     def _observe_events(self, chunk: bytes) -> bytes:
+        """In pieces: 64 KB of blank lines are 65,536 events, which take half a second."""
+        if len(chunk) <= _PIECE:
+            return self._observe_piece(chunk)
+        out = []
+        for begin in range(0, len(chunk), _PIECE):
+            out.append(self._observe_piece(chunk[begin : begin + _PIECE]))
+            self._pause()
+        return b"".join(out)
+
+    def _observe_piece(self, chunk: bytes) -> bytes:
         events = self._decoder.feed(chunk)
         for event in events:
             self._observer.event(event)

@@ -5,6 +5,8 @@ The request is built from nothing: what is not listed here or in the call does n
 
 from __future__ import annotations
 
+import http.client
+import io
 import ipaddress
 import socket
 import threading
@@ -27,7 +29,7 @@ from grants.addresses import is_public
 from . import multipart
 from .dialects.base import Spooled, UpstreamCall
 from .exceptions import RelayError, UpstreamFailed, UpstreamTimeout
-from .fairness import let_others_run
+from .fairness import Pause, let_others_run
 from .sandbox import SandboxAdapter
 
 USER_AGENT = "AIPassport"
@@ -130,12 +132,39 @@ class _Guarded:
         super().send(data)  # type: ignore[misc]
 
 
+class _PausingSocket(io.RawIOBase):
+    """The bytes of a provider, which lets others run where it sends without a pause. Heads and trailers count too."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__()
+        self._raw = raw
+        self._pause = Pause()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._pause()
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_PausingSocket(self.fp.detach()))
+
+
 class _GuardedHTTP(_Guarded, HTTPConnection):
-    pass
+    response_class = _Answer
 
 
 class _GuardedHTTPS(_Guarded, HTTPSConnection):
-    pass
+    response_class = _Answer
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
@@ -205,6 +234,7 @@ class Exchange:
     def __init__(self) -> None:
         self.sent = False
         self.began_ns = 0
+        self._pause = Pause()
         self._connection: HTTPConnection | None = None
         self._response: requests.Response | None = None
 
@@ -269,6 +299,7 @@ class Exchange:
         Raises:
             RelayError: the provider broke off, or was silent for longer than the read timeout.
         """
+        self._pause()
         try:
             return self._answer.raw.read1(_CHUNK, decode_content=True)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import requests
 from grants.models import Allowance, Call
 from tests import live
 
+from .flooding import FLOODS, flooding
 from .hostile import HOSTILE, Lateness, answer, at_once, connected, head, paced_stream
 from .live import eventually
 from .test_relay import chat
@@ -101,6 +105,72 @@ def test_a_form_of_many_fields_holds_up_no_stream(server: Any, issue: Any) -> No
     with paced_stream(server, token) as stream:
         answers = at_once(server, attacker, "form", LARGE, 3, content_type="multipart/form-data; boundary=x")
     assert [told["code"] for told in answers] == ["invalid_request"] * 3
+    assert_on_time(stream)
+
+
+def pipelined(server: Any, request: bytes) -> None:
+    """Send so many requests on one connection that their answers take seconds, without a pause."""
+    with connected(server) as sock:
+        reader = threading.Thread(target=_discard, args=(sock,), daemon=True)
+        reader.start()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            sock.sendall(request * 200)
+        sock.shutdown(socket.SHUT_RDWR)
+        reader.join(30)
+
+
+def _discard(sock: socket.socket) -> None:
+    with suppress(OSError):
+        while sock.recv(1_000_000):
+            pass
+
+
+def test_pipelined_requests_hold_up_no_stream(server: Any, issue: Any) -> None:
+    """Their sender needs no token. One connection with requests always there made its worker look at no other."""
+    _, token = issue("openai")
+    with paced_stream(server, token) as stream:
+        pipelined(server, b"GET /proxy/v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    assert_on_time(stream)
+
+
+def test_a_stranger_gets_an_answer_while_another_pipelines(server: Any) -> None:
+    flood = threading.Thread(target=pipelined, args=(server, b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"))
+    flood.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    assert requests.get(f"{server.url}/health", timeout=10).status_code == 200
+    assert time.monotonic() - began < 1
+    flood.join()
+
+
+def test_many_requests_at_the_same_moment_hold_up_no_stream(server: Any, issue: Any) -> None:
+    _, token = issue("openai")
+    with paced_stream(server, token) as stream, ExitStack() as stack:
+        socks = [stack.enter_context(connected(server)) for _ in range(300)]
+        for sock in socks:
+            sock.sendall(b"GET /proxy/v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        assert {answer(sock).split()[1] for sock in socks} == {b"401"}
+    assert_on_time(stream)
+
+
+def test_a_head_that_does_not_end_is_refused(server: Any) -> None:
+    with connected(server) as sock, suppress(ConnectionError):
+        sock.sendall(b"GET /health HTTP/1.1\r\n")
+        for sent in range(0, 400_000, 8000):
+            assert sent < 200_000, "gunicorn by itself would take 800 KB"
+            sock.sendall(b"a: " + b"b" * 7995 + b"\r\n")
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", FLOODS)
+def test_no_flood_of_a_provider_holds_up_a_stream(server: Any, issue: Any, what: str) -> None:
+    """Anybody who has a key may name a server of their own as its provider."""
+    _, token = issue("openai")
+    with flooding(what) as url, paced_stream(server, token) as stream:
+        _, attacker = issue("custom", base_url=url)
+        with suppress(requests.RequestException):
+            chat(server, attacker, "x", stream=True)
     assert_on_time(stream)
 
 
