@@ -19,7 +19,7 @@ import requests
 from grants.models import Allowance, Call
 from tests import live
 
-from .flooding import FLOODS, flooding
+from .flooding import FLOODS, WHOLE, flooding
 from .hostile import HOSTILE, Lateness, answer, at_once, connected, head, paced_stream
 from .live import eventually
 from .test_relay import chat
@@ -171,6 +171,27 @@ def test_no_flood_of_a_provider_holds_up_a_stream(server: Any, issue: Any, what:
         _, attacker = issue("custom", base_url=url)
         with suppress(requests.RequestException):
             chat(server, attacker, "x", stream=True)
+    assert_on_time(stream)
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_no_answer_holds_up_a_stream_and_all_of_it_is_read(server: Any, issue: Any, what: str) -> None:
+    _, token = issue("openai")
+    with flooding(what) as url, paced_stream(server, token) as stream:
+        _, attacker = issue("custom", base_url=url)
+        assert chat(server, attacker, "x").content == WHOLE[what]
+    assert_on_time(stream)
+    call = Call.objects.get(model="x")
+    assert (call.input_tokens, call.output_tokens, call.estimated) == (7, 5, False)
+
+
+def test_no_list_of_models_holds_up_a_stream(server: Any, issue: Any) -> None:
+    _, token = issue("openai")
+    with flooding("lists") as url, paced_stream(server, token) as stream:
+        _, attacker = issue("custom", base_url=url)
+        headers = {"authorization": f"Bearer {attacker}"}
+        refused = requests.get(f"{server.url}/proxy/v1/models", headers=headers, timeout=30)
+        assert refused.json()["error"]["code"] == "upstream_error"
     assert_on_time(stream)
 
 
