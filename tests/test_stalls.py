@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from grants.models import Allowance, Call
+from grants.sockets import has_something_to_say
 from tests import live
 
 from .flooding import FLOODS, WHOLE, flooding
@@ -275,6 +276,20 @@ def test_a_body_that_does_not_come_is_refused_in_time(small: Any, issue: Any) ->
     assert received.split()[1] == b"408"
     assert json.loads(received.partition(b"\r\n\r\n")[2])["type"] == "error", "as Anthropic's SDK expects it"
     assert b"connection: close" in received.lower()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_drips_is_refused_in_time(small: Any, issue: Any, chunked: bool) -> None:
+    _, token = issue("openai")
+    began = time.monotonic()
+    with connected(small) as sock, suppress(ConnectionError):
+        length = {"transfer_encoding": "chunked"} if chunked else {"content_length": 200_000}
+        sock.sendall(head(small, token, **length))
+        while time.monotonic() - began < 6 and not has_something_to_say(sock.fileno()):
+            sock.sendall(b"1\r\n \r\n" if chunked else b" ")
+            time.sleep(0.1)
+        assert error(answer(sock))["code"] == "body_timeout"
+    assert time.monotonic() - began < 6
 
 
 def test_a_form_that_does_not_come_is_refused_in_time(small: Any, issue: Any) -> None:
