@@ -60,6 +60,16 @@ def test_a_report_that_is_itself_large_is_not_believed() -> None:
     assert seen.unread
 
 
+def test_a_report_of_very_many_steps_is_not_believed() -> None:
+    models = [{"model": f"m{number}", "usage": USAGE} for number in range(51)]
+    seen = observing()
+    seen.body(answer(usage_breakdown={"models": models[:50]}))
+    assert len((seen.result() or {})["parts"]) == 50
+    seen.body(answer(usage_breakdown={"models": models}))
+    assert seen.result() is None
+    assert seen.unread
+
+
 def test_many_embeddings_are_read_by_their_end() -> None:
     seen = observing("embeddings")
     body = {"data": [{"embedding": [0.5] * 1536}] * 20, "model": "m", "usage": {"prompt_tokens": 7, "total_tokens": 7}}
