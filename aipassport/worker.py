@@ -12,11 +12,13 @@ import gevent.socket
 from gevent.monkey import get_original
 from gevent.server import StreamServer
 from gunicorn.http.body import ChunkedReader
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
 from grants.sockets import has_something_to_say
-from proxy.fairness import let_others_run
+from proxy.fairness import Pause, begin_request, let_others_run
 
 _Socket = get_original("socket", "socket")  # the system's own
 _IDLE = 1.0  # seconds; whoever asks more often gets an answer that closes the connection
@@ -24,6 +26,7 @@ _IDLE = 1.0  # seconds; whoever asks more often gets an answer that closes the c
 _LINGER = 10.0  # seconds that a client has to see the refusal of a body that it still sends
 _DRAINED = 64 * 1024  # bytes of an unread body that gunicorn may read to keep a connection
 _DISCARDED = 256 * 1024
+_HEAD = 64 * 1024  # bytes of a request's head; gunicorn would take 800 KB, and look through all of it with each 8 KB
 
 
 class _Listener:
@@ -69,6 +72,25 @@ def _unread(body: Any) -> bool:
     if isinstance(reader, ChunkedReader):
         return reader.parser is not None
     return body.failed or getattr(reader, "length", 0) > _DRAINED
+
+
+class _Request(Request):
+    """A request whose head is bounded, and whose reading lets others run where the client sends without a pause."""
+
+    def __init__(self, cfg: Any, unreader: Any, *args: Any) -> None:
+        self._pause = Pause()
+        super().__init__(cfg, unreader, *args)
+
+    def parse(self, unreader: Any) -> Any:
+        self.max_buffer_headers = _HEAD
+        return super().parse(unreader)
+
+    def read_into(self, unreader: Any, buf: Any, stop: bool = False) -> None:
+        self._pause()
+        super().read_into(unreader, buf, stop)
+
+
+RequestParser.mesg_class = _Request
 
 
 def _read_slowly(unreader: Any) -> None:
@@ -117,6 +139,7 @@ class Worker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         del self._idle[sock]
+        begin_request()
         asked = req.should_close
         req.should_close = lambda: asked() or _unread(req.body)
         if isinstance(req.body.reader, ChunkedReader):

@@ -24,7 +24,7 @@ from django.conf import settings
 from grants.policy import Policy
 
 from . import dialects
-from .body_process import LENGTH, Answer, Job, too_complex
+from .body_process import LENGTH, Answer, Job, Look, Seen, too_complex
 from .dialects import strict_json
 from .dialects.base import Inbound, Spooled, UpstreamCall
 from .exceptions import LimitReached, RelayError, Unavailable
@@ -142,26 +142,38 @@ class Process:
         self._sock: socket.socket | None = None
 
     def read(self, grant: UUID, job: Job, spool: Any) -> UpstreamCall:
+        answer = self._in_turn(grant, job, spool)
+        if isinstance(answer.result, RelayError):
+            raise answer.result
+        call: Any = answer.result
+        return call if spool is None else replace(call, json=Spooled(spool, answer.head, answer.tail))
+
+    def look(self, grant: UUID, job: Look, body: bytes) -> Seen | None:
+        """What the JSON answer ``body`` reports; ``None`` where that is too much.
+
+        Raises:
+            RelayError: too many wait, or reading takes too long.
+        """
+        seen: Any = self._in_turn(grant, job, None, body).result
+        return seen
+
+    def _in_turn(self, grant: UUID, job: Job | Look, spool: Any, behind: bytes = b"") -> Answer:
         self.turns.take(grant)
         try:
-            answer = self._exchange(job, spool)
+            return self._exchange(job, spool, behind)
         except BaseException:
             self.stop()
             raise
         finally:
             self.turns.give()
-        if isinstance(answer.result, RelayError):
-            raise answer.result
-        call = answer.result
-        return call if spool is None else replace(call, json=Spooled(spool, answer.head, answer.tail))
 
-    def _exchange(self, job: Job, spool: Any) -> Answer:
+    def _exchange(self, job: Job | Look, spool: Any, behind: bytes) -> Answer:
         data = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
         try:
-            self._send(self._connected(), data, spool)
+            self._send(self._connected(), data, spool, behind)
         except OSError:  # an idle process may end at any time
             self.stop()
-            self._send(self._connected(), data, spool)
+            self._send(self._connected(), data, spool, behind)
         try:
             answer: Answer = _answer(self._connected())
         except TimeoutError:
@@ -174,7 +186,7 @@ class Process:
             self.stop()
         return answer
 
-    def _send(self, sock: socket.socket, data: bytes, spool: Any) -> None:
+    def _send(self, sock: socket.socket, data: bytes, spool: Any, behind: bytes) -> None:
         head = LENGTH.pack(len(data))
         if spool is not None:
             spool.flush()
@@ -182,6 +194,9 @@ class Process:
         else:
             sock.sendall(head)
         sock.sendall(data)
+        for begin in range(0, len(behind), _STEP):
+            sock.sendall(memoryview(behind)[begin : begin + _STEP])
+            let_others_run()
 
     def _connected(self) -> socket.socket:
         if self._sock is None or self._owner != os.getpid():  # never another process's after a fork

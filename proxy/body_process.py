@@ -1,4 +1,4 @@
-"""The process that reads large request bodies, one for each worker; it runs :func:`main`.
+"""The process that reads large request bodies and answers, one for each worker; it runs :func:`main`.
 
 A JSON parse in C holds the interpreter lock to its end. In a process of its own it delays nobody's stream. It has no
 database, no network and no secrets: only the bodies that its worker sends over a socket (file descriptor 0).
@@ -10,6 +10,7 @@ bytes object inside of the pickle.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import pickle
 import resource
@@ -29,6 +30,7 @@ from .exceptions import BadRequest, RelayError
 
 CPU_SECONDS = 5  # for one body; then the system ends the process
 _KEPT_MEMORY = 192 * 1024 * 1024  # a process that is larger after a body ends, and a new one begins
+_MOST_SEEN = 64 * 1024  # bytes of what an answer reports
 LENGTH = struct.Struct("!Q")
 
 
@@ -43,13 +45,23 @@ class Job(NamedTuple):
     spooled: bool
 
 
+class Look(NamedTuple):
+    """One JSON answer to read, with the pickled observer for it. Its ``size`` bytes come behind the message."""
+
+    observer: bytes
+    size: int
+
+
+Seen = tuple[dict[str, Any] | None, bool, int]  # an observer's result, whether the answer failed, its characters
+
+
 class Answer(NamedTuple):
     """The call that a body asks for, or the error that refuses it. ``last``: this process ends now.
 
     ``head``: how many bytes of the body stand in the file, if it was spooled; ``tail``: what follows them.
     """
 
-    result: UpstreamCall | RelayError
+    result: UpstreamCall | RelayError | Seen | None
     head: int = 0
     tail: bytes = b""
     last: bool = False
@@ -85,11 +97,27 @@ def _spooled(call: UpstreamCall, spool: Any, most_bytes: int) -> Answer:
     return Answer(replace(call, json=None), head, body[head:])
 
 
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, _: Any) -> None:
+        """The request's body stayed in the worker."""
+
+
+def look(job: Look, body: bytes) -> Answer:
+    """What an answer reports; ``None`` where that is itself too much."""
+    try:
+        observer = _Unpickler(io.BytesIO(job.observer)).load()
+        observer.body(body)
+        seen: Seen = (observer.result(), bool(observer.failed), int(observer.output_characters))
+        return Answer(seen if len(pickle.dumps(seen)) <= _MOST_SEEN else None)
+    except (MemoryError, RecursionError):
+        return Answer(None)
+
+
 def too_complex() -> BadRequest:
     return BadRequest("The body takes too long to read: send fewer values.", code="body_too_complex", status=413)
 
 
-def _receive(sock: socket.socket) -> tuple[Job, int | None]:
+def _receive(sock: socket.socket) -> tuple[Job | Look, int | None]:
     head, files, _, _ = socket.recv_fds(sock, LENGTH.size, 1)
     if len(head) < LENGTH.size:
         head += _exactly(sock, LENGTH.size - len(head))
@@ -135,7 +163,7 @@ def main() -> None:
         while True:
             job, file = _receive(sock)
             signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-            result = answer(job, file)
+            result = look(job, _exactly(sock, job.size)) if isinstance(job, Look) else answer(job, file)
             result = result._replace(last=_is_large())
             data = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
             del job

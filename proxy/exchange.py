@@ -17,7 +17,9 @@ from . import dialects, provider_errors
 from .accounting import OpenCall
 from .dialects.base import UpstreamCall
 from .exceptions import KeyUnreadable, RelayError, UpstreamError, UpstreamFailed, WebPage
+from .fairness import let_others_run, one_at_a_time
 from .kinds import kind_of, refuse
+from .observing import Observing
 from .streaming import Ending, RelayedBody
 from .upstream import Exchange
 from .watch import watch
@@ -25,7 +27,8 @@ from .watch import watch
 logger = logging.getLogger("aipassport.relay")
 
 _ERROR_BYTES = 64 * 1024
-_MODEL_LIST_BYTES = 8 * 1024 * 1024
+_MODEL_LIST_BYTES = 4 * 1024 * 1024
+_MODEL_LIST_VALUES = 200_000  # commas, brackets, quotes and escapes: 20 ms; the longest real list has 100,000
 
 # Account names that providers put into their error messages.
 _ACCOUNT = re.compile(rb"\b(org|proj|organization|project)[-_][A-Za-z0-9]{6,}")
@@ -145,12 +148,12 @@ def _answer(opened: OpenCall) -> HttpResponseBase:
         raise UpstreamFailed("The provider's answer is in an unknown content coding.", code="upstream_error")
     if call.method == "GET" and not call.models:
         return _model_list(opened)
-    observer = dialects.observer(call)
+    observer = Observing(dialects.observer(call), opened.policy.grant, call.flavor)
     body = RelayedBody(
         exchange,
         observer,
         opened.watched,
-        finish=opened.finish,
+        finish=lambda ending: opened.finish(ending._replace(unread=ending.unread or observer.unread)),
         error_event=lambda error: dialects.error_event(call.dialect, error),
         hides=call.hides_usage,
         flavor=call.flavor,
@@ -220,7 +223,11 @@ def _model_list(opened: OpenCall) -> HttpResponse:
     exchange = opened.watched.exchange
     body = exchange.read_all(_MODEL_LIST_BYTES)
     refuse(kind_of(body, exchange.content_type, flavor="none", stream=False), "none")
-    body = dialects.filter_models(opened.call, body, opened.policy.allows_model)
+    if sum(map(body.count, (b",", b"[", b"{", b'"', b"\\"))) > _MODEL_LIST_VALUES:
+        raise UpstreamFailed("The provider's list of models is too long.", code="upstream_error")
+    with one_at_a_time:
+        body = dialects.filter_models(opened.call, body, opened.policy.allows_model)
+        let_others_run()
     opened.finish(Ending("ok", exchange.status))
     exchange.close()
     return HttpResponse(body, status=exchange.status, headers=exchange.headers() | {"content-type": "application/json"})

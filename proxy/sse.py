@@ -13,6 +13,7 @@ import re
 from proxy.dialects.base import Event
 
 LIMIT = 8 * 1024 * 1024
+_LINES = 1000  # of an event that is parsed; one with more is handed on like one beyond the limit
 _BOM = b"\xef\xbb\xbf"
 # Atomic groups: a backtracking ``\r\n?`` would take one CRLF for a line end and a blank line.
 _BLANK_LINE = re.compile(rb"(?>\r\n?|\n)(?>\r\n?|\n)")
@@ -119,6 +120,8 @@ def _parse(raw: bytes, begin: int) -> Event:
     """One complete event; ``begin``: bytes of ``raw`` that are not text."""
     if not begin and _is_one_line(raw) and b"\r" not in raw:
         return Event(raw, "", raw[6:-2])
+    if raw.count(b"\n") + raw.count(b"\r") > _LINES:
+        return Event(raw)
     text = raw[begin:]
     name, values = b"", []
     for line in _LINE_END.split(text) if b"\r" in text else text.split(b"\n"):

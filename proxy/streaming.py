@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from .dialects.base import Observer
 from .exceptions import Cut, RelayError, UpstreamError, UpstreamFailed, UpstreamTimeout
+from .fairness import Pause
 from .kinds import Kind, kind_of, may_be_empty, refuse
 from .sse import Decoder
 from .upstream import Exchange
@@ -19,6 +20,7 @@ _OBSERVED_BYTES = 32 * 1024 * 1024  # of a JSON answer; a larger one is estimate
 _ABANDONED_BYTES = 4 * 1024 * 1024  # the same, of one that nobody waits for any more
 _BLANK_BYTES = 64 * 1024  # held back before the first other byte
 _BLANK_SECONDS = 10.0  # how long they are held back: DeepSeek sends blank lines while a call waits
+_PIECE = 1024  # bytes of events that are read without letting others run
 
 
 class Ending(NamedTuple):
@@ -100,6 +102,7 @@ class RelayedBody:
         self._kind: Kind | None = None
         self._events = exchange.content_type.lower().startswith("text/event-stream")  # until more is known
         self._decoder = Decoder()
+        self._pause = Pause()
         self._parts: list[bytes] = []
         self._kept = True  # all of a JSON answer so far is in ``_parts``
         self._last = b""  # of a JSON answer: its last byte that is not blank
@@ -223,6 +226,16 @@ class RelayedBody:
             self._parts.append(chunk)
 
     def _observe_events(self, chunk: bytes) -> bytes:
+        """In pieces: 64 KB of blank lines are 65,536 events, which take half a second."""
+        if len(chunk) <= _PIECE:
+            return self._observe_piece(chunk)
+        out = []
+        for begin in range(0, len(chunk), _PIECE):
+            out.append(self._observe_piece(chunk[begin : begin + _PIECE]))
+            self._pause()
+        return b"".join(out)
+
+    def _observe_piece(self, chunk: bytes) -> bytes:
         events = self._decoder.feed(chunk)
         for event in events:
             self._observer.event(event)

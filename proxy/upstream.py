@@ -20,7 +20,7 @@ from urllib3.connection import HTTPConnection
 from . import multipart
 from .dialects.base import Spooled, UpstreamCall
 from .exceptions import RelayError, UpstreamFailed, UpstreamTimeout
-from .fairness import let_others_run
+from .fairness import Pause, let_others_run
 from .guarded import GuardedAdapter, PrivateAddress, local
 from .sandbox import SandboxAdapter
 
@@ -62,6 +62,7 @@ class Exchange:
     def __init__(self) -> None:
         self.sent = False
         self.began_ns = 0
+        self._pause = Pause()
         self._connection: HTTPConnection | None = None
         self._response: requests.Response | None = None
 
@@ -133,6 +134,7 @@ class Exchange:
         Raises:
             RelayError: the provider broke off, or was silent for longer than the read timeout.
         """
+        self._pause()
         try:
             return self._answer.raw.read1(_CHUNK, decode_content=True)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ import pytest
 import requests
 
 from grants.models import Allowance, Call
+from grants.sockets import has_something_to_say
 from tests import live
 
+from .flooding import FLOODS, WHOLE, flooding
 from .hostile import HOSTILE, Lateness, answer, at_once, connected, head, paced_stream
 from .live import eventually
 from .test_relay import chat
@@ -104,6 +109,93 @@ def test_a_form_of_many_fields_holds_up_no_stream(server: Any, issue: Any) -> No
     assert_on_time(stream)
 
 
+def pipelined(server: Any, request: bytes) -> None:
+    """Send so many requests on one connection that their answers take seconds, without a pause."""
+    with connected(server) as sock:
+        reader = threading.Thread(target=_discard, args=(sock,), daemon=True)
+        reader.start()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            sock.sendall(request * 200)
+        sock.shutdown(socket.SHUT_RDWR)
+        reader.join(30)
+
+
+def _discard(sock: socket.socket) -> None:
+    with suppress(OSError):
+        while sock.recv(1_000_000):
+            pass
+
+
+def test_pipelined_requests_hold_up_no_stream(server: Any, issue: Any) -> None:
+    """Their sender needs no token. One connection with requests always there made its worker look at no other."""
+    _, token = issue("openai")
+    with paced_stream(server, token) as stream:
+        pipelined(server, b"GET /proxy/v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    assert_on_time(stream)
+
+
+def test_a_stranger_gets_an_answer_while_another_pipelines(server: Any) -> None:
+    flood = threading.Thread(target=pipelined, args=(server, b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"))
+    flood.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    assert requests.get(f"{server.url}/health", timeout=10).status_code == 200
+    assert time.monotonic() - began < 1
+    flood.join()
+
+
+def test_many_requests_at_the_same_moment_hold_up_no_stream(server: Any, issue: Any) -> None:
+    _, token = issue("openai")
+    with paced_stream(server, token) as stream, ExitStack() as stack:
+        socks = [stack.enter_context(connected(server)) for _ in range(300)]
+        for sock in socks:
+            sock.sendall(b"GET /proxy/v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        assert {answer(sock).split()[1] for sock in socks} == {b"401"}
+    assert_on_time(stream)
+
+
+def test_a_head_that_does_not_end_is_refused(server: Any) -> None:
+    with connected(server) as sock, suppress(ConnectionError):
+        sock.sendall(b"GET /health HTTP/1.1\r\n")
+        for sent in range(0, 400_000, 8000):
+            assert sent < 200_000, "gunicorn by itself would take 800 KB"
+            sock.sendall(b"a: " + b"b" * 7995 + b"\r\n")
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", FLOODS)
+def test_no_flood_of_a_provider_holds_up_a_stream(server: Any, issue: Any, what: str) -> None:
+    """Anybody who has a key may name a server of their own as its provider."""
+    _, token = issue("openai")
+    with flooding(what) as url, paced_stream(server, token) as stream:
+        _, attacker = issue("custom", base_url=url)
+        with suppress(requests.RequestException):
+            chat(server, attacker, "x", stream=True)
+    assert_on_time(stream)
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_no_answer_holds_up_a_stream_and_all_of_it_is_read(server: Any, issue: Any, what: str) -> None:
+    _, token = issue("openai")
+    with flooding(what) as url, paced_stream(server, token) as stream:
+        _, attacker = issue("custom", base_url=url)
+        assert chat(server, attacker, "x").content == WHOLE[what]
+    assert_on_time(stream)
+    call = Call.objects.get(model="x")
+    assert (call.input_tokens, call.output_tokens, call.estimated) == (7, 5, False)
+
+
+def test_no_list_of_models_holds_up_a_stream(server: Any, issue: Any) -> None:
+    _, token = issue("openai")
+    with flooding("lists") as url, paced_stream(server, token) as stream:
+        _, attacker = issue("custom", base_url=url)
+        headers = {"authorization": f"Bearer {attacker}"}
+        refused = requests.get(f"{server.url}/proxy/v1/models", headers=headers, timeout=30)
+        assert refused.json()["error"]["code"] == "upstream_error"
+    assert_on_time(stream)
+
+
 def assert_on_time(stream: Lateness) -> None:
     assert stream.events > 5
     assert stream.worst < MUCH, f"an event was {stream.worst:.3f} s late"
@@ -184,6 +276,20 @@ def test_a_body_that_does_not_come_is_refused_in_time(small: Any, issue: Any) ->
     assert received.split()[1] == b"408"
     assert json.loads(received.partition(b"\r\n\r\n")[2])["type"] == "error", "as Anthropic's SDK expects it"
     assert b"connection: close" in received.lower()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_drips_is_refused_in_time(small: Any, issue: Any, chunked: bool) -> None:
+    _, token = issue("openai")
+    began = time.monotonic()
+    with connected(small) as sock, suppress(ConnectionError):
+        length = {"transfer_encoding": "chunked"} if chunked else {"content_length": 200_000}
+        sock.sendall(head(small, token, **length))
+        while time.monotonic() - began < 6 and not has_something_to_say(sock.fileno()):
+            sock.sendall(b"1\r\n \r\n" if chunked else b" ")
+            time.sleep(0.1)
+        assert error(answer(sock))["code"] == "body_timeout"
+    assert time.monotonic() - began < 6
 
 
 def test_a_form_that_does_not_come_is_refused_in_time(small: Any, issue: Any) -> None:

@@ -199,9 +199,14 @@ class Observer(Protocol):
     all reports), or ``None`` when the provider reported no usage. ``output_characters``: text that flowed so far.
     """
 
-    done: bool
-    failed: bool
-    output_characters: int
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def failed(self) -> bool: ...
+
+    @property
+    def output_characters(self) -> int: ...
 
     @property
     def complete(self) -> bool: ...
