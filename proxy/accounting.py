@@ -143,7 +143,7 @@ class OpenCall:
 
     def _is_unknown(self, ending: Ending, result: Any) -> bool:
         """Whether nothing that flowed tells what the provider made, or it may have gone on making more."""
-        if not ending.ended and self.watched.goes_on:
+        if not ending.ended and (self.watched.goes_on or self.watched.is_behind):
             return True
         if result is not None:
             return False
