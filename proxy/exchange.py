@@ -127,8 +127,13 @@ def _ending_of(opened: OpenCall, error: BaseException) -> Ending:
     connected = getattr(error, "connected", True)
     outcome = opened.watched.outcome(error if isinstance(error, RelayError) else None)
     status = exchange.status if exchange.answered else None
-    page = isinstance(error, WebPage)
+    page = isinstance(error, WebPage) and not _may_be_spoken(opened.call, exchange)
     return Ending(outcome, status, connected=connected, unread=exchange.answered, page=page, ended=False)
+
+
+def _may_be_spoken(call: UpstreamCall, exchange: Exchange) -> bool:
+    """Whether what begins like a web page may be a transcript as plain text, whose words are the app's choice."""
+    return call.flavor == "transcription" and "html" not in exchange.content_type.lower()
 
 
 def _answer(opened: OpenCall) -> HttpResponseBase:
