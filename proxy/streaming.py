@@ -43,7 +43,8 @@ class Fate:
 
     ``aborted``: its client has left, and the rest of the answer is not read.
     ``reading``: a read waits for the provider. ``level_at``: when all that the provider had sent was last known to be
-    read (``time.monotonic()``); 0 before the first read.
+    read (``time.monotonic()``); 0 before the first read. ``fell_behind``: at some time that was too long ago. It stays:
+    a later read that waits may wait for what the provider holds back.
     """
 
     cut: Cut | None = None
@@ -51,6 +52,7 @@ class Fate:
     aborted: bool = False
     reading: bool = False
     level_at: float = 0.0
+    fell_behind: bool = False
 
     @property
     def sealed(self) -> bool:
@@ -59,7 +61,7 @@ class Fate:
     @property
     def is_behind(self) -> bool:
         """Whether the provider may have made, and billed, much more than was read: the client did not take it."""
-        return not self.reading and 0 < self.level_at < time.monotonic() - _BEHIND
+        return self.fell_behind or (not self.reading and 0 < self.level_at < time.monotonic() - _BEHIND)
 
     def leave(self) -> None:
         """Its client has left."""
@@ -188,6 +190,7 @@ class RelayedBody:
     def _read(self) -> bytes:
         """The next bytes. A read that waits shows that the client keeps up with the provider."""
         fate, began = self._fate, time.monotonic()
+        fate.fell_behind = fate.is_behind
         fate.reading = True
         try:
             return self._exchange.read()

@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from grants import ledger
 from grants.models import Allowance, Call, Worker
 from grants.providers import PROVIDERS
+from proxy import dialects
+from proxy.dialects.base import UpstreamCall
+from proxy.streaming import Fate, RelayedBody
 
+from .answers import Wire
 from .callers import Caller, assert_books_balance
 from .live import Server, eventually, server
 from .metrics import TOKEN, scrape, workers_of
@@ -160,6 +164,22 @@ def test_a_client_that_takes_nothing_and_leaves_is_charged_what_was_made_meanwhi
     (call,) = settled()
     assert (call.outcome, call.cost, call.estimated) == ("client_gone", bill(400), False)
     assert_books_balance(grant)
+
+
+def test_a_client_that_takes_a_little_after_a_pause_has_not_caught_up() -> None:
+    """The relay waits for the network then, not for the provider, which has made much more."""
+    fate, now = Fate(), time.monotonic()
+    fate.level_at = now - 2
+    body = RelayedBody(
+        cast(Any, Wire([b"data: x\n\n"], "text/event-stream")),
+        dialects.observer(UpstreamCall("openai.chat", "POST", "/", flavor="chat")),
+        fate,
+        finish=lambda ending: None,
+        error_event=lambda error: b"",
+    )
+    next(body)
+    fate.level_at = time.monotonic()
+    assert fate.is_behind
 
 
 def test_a_client_that_takes_nothing_and_is_revoked_is_charged_its_limit(server: Any, goes_on: Any, by: Any) -> None:
