@@ -123,7 +123,8 @@ def _ending_of(opened: OpenCall, error: BaseException) -> Ending:
     """How a call ended of which the app gets no answer but an error of ours."""
     exchange = opened.watched.exchange
     if isinstance(error, UpstreamError) and exchange.answered and exchange.status >= 300:
-        return Ending("upstream_error", exchange.status)
+        read = error.code in ("upstream_auth_failed", "upstream_refused")
+        return Ending("upstream_error", exchange.status, unread=not read)
     connected = getattr(error, "connected", True)
     outcome = opened.watched.outcome(error if isinstance(error, RelayError) else None)
     status = exchange.status if exchange.answered else None
