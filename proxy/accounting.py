@@ -34,6 +34,8 @@ _TEXT = ("chat", "responses", "anthropic", "google")
 # Errors with which a provider refuses a call or says that it could not run it. With any other status, such as 502, 504
 # and 524 of a gateway, the model behind it may have made, and billed, everything.
 _UNBILLED = {*range(300, 500), 500, 501, 503, 529} - {408, 499}
+# Of these, the ones that refuse a call before any work. The body of another one may hold what the model made.
+_REFUSED = {401, 402, 403, 404, 405, 406, 411, 413, 415, 429, 431}
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class OpenCall:
 
     def _is_unknown(self, ending: Ending, result: Any) -> bool:
         """Whether nothing that flowed tells what the provider made, or it may have gone on making more."""
-        if not ending.ended and self.watched.goes_on:
+        if not ending.ended and (self.watched.goes_on or self.watched.is_behind):
             return True
         if result is not None:
             return False
@@ -163,6 +165,8 @@ class OpenCall:
         if ending.page or not ending.connected or (ending.status is None and not self.watched.exchange.sent):
             return True
         if ending.billed:
+            return False
+        if ending.unread and ending.status not in _REFUSED and (ending.status or 0) in range(400, 500):
             return False
         observer = ending.observer
         failed = observer is not None and observer.failed and (ending.status or 0) < 300

@@ -126,12 +126,18 @@ def _ending_of(opened: OpenCall, error: BaseException) -> Ending:
     """How a call ended of which the app gets no answer but an error of ours."""
     exchange = opened.watched.exchange
     if isinstance(error, UpstreamError) and exchange.answered and exchange.status >= 300:
-        return Ending("upstream_error", exchange.status)
+        read = error.code in ("upstream_auth_failed", "upstream_refused")
+        return Ending("upstream_error", exchange.status, unread=not read)
     connected = getattr(error, "connected", True)
     outcome = opened.watched.outcome(error if isinstance(error, RelayError) else None)
     status = exchange.status if exchange.answered else None
-    page = isinstance(error, WebPage)
+    page = isinstance(error, WebPage) and not _may_be_spoken(opened.call, exchange)
     return Ending(outcome, status, connected=connected, unread=exchange.answered, page=page, ended=False)
+
+
+def _may_be_spoken(call: UpstreamCall, exchange: Exchange) -> bool:
+    """Whether what begins like a web page may be a transcript as plain text, whose words are the app's choice."""
+    return call.flavor == "transcription" and "html" not in exchange.content_type.lower()
 
 
 def _answer(opened: OpenCall) -> HttpResponseBase:

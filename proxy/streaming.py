@@ -21,6 +21,8 @@ _ABANDONED_BYTES = 4 * 1024 * 1024  # the same, of one that nobody waits for any
 _BLANK_BYTES = 64 * 1024  # held back before the first other byte
 _BLANK_SECONDS = 10.0  # how long they are held back: DeepSeek sends blank lines while a call waits
 _PIECE = 1024  # bytes of events that are read without letting others run
+_WAITED = 0.001  # seconds: a read that took longer found the connection empty
+_BEHIND = 1.0  # seconds without such a read: the provider may have made much more than was read
 
 
 class Ending(NamedTuple):
@@ -42,15 +44,26 @@ class Fate:
     """What befell a call from outside: ended from our side (``cut``), or left by its client.
 
     ``aborted``: its client has left, and the rest of the answer is not read.
+    ``reading``: a read waits for the provider. ``level_at``: when all that the provider had sent was last known to be
+    read (``time.monotonic()``); 0 before the first read. ``fell_behind``: at some time that was too long ago. It stays:
+    a later read that waits may wait for what the provider holds back.
     """
 
     cut: Cut | None = None
     left: bool = False
     aborted: bool = False
+    reading: bool = False
+    level_at: float = 0.0
+    fell_behind: bool = False
 
     @property
     def sealed(self) -> bool:
         return self.aborted or self.cut is not None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the provider may have made, and billed, much more than was read: the client did not take it."""
+        return self.fell_behind or (not self.reading and 0 < self.level_at < time.monotonic() - _BEHIND)
 
     def leave(self) -> None:
         """Its client has left."""
@@ -147,7 +160,7 @@ class RelayedBody:
         head = b""
         until = time.monotonic() + _BLANK_SECONDS
         while self._kind is None and len(head) < _BLANK_BYTES and (not head or time.monotonic() < until):
-            chunk = self._exchange.read()
+            chunk = self._read()
             if self._fate.sealed:
                 break
             if not chunk:
@@ -177,6 +190,19 @@ class RelayedBody:
             self._events = self._kind is Kind.EVENTS
             refuse(self._kind, self._flavor)
 
+    def _read(self) -> bytes:
+        """The next bytes. A read that waits shows that the client keeps up with the provider."""
+        fate, began = self._fate, time.monotonic()
+        fate.fell_behind = fate.is_behind
+        fate.reading = True
+        try:
+            return self._exchange.read()
+        finally:
+            fate.reading = False
+            now = time.monotonic()
+            if now - began > _WAITED or not fate.level_at:
+                fate.level_at = now
+
     def __iter__(self) -> Iterator[bytes]:
         return self
 
@@ -191,7 +217,7 @@ class RelayedBody:
 
     def _step(self) -> bytes:
         try:
-            chunk = self._exchange.read() if self._ahead is None else self._ahead
+            chunk = self._read() if self._ahead is None else self._ahead
             self._ahead = None
             if self._kind is None and chunk and not self._fate.sealed:
                 self._recognise(chunk)

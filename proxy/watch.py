@@ -64,6 +64,7 @@ class Watched(Fate):
 
     def end(self, error: Cut, now: float) -> None:
         """End it from our side; its own greenlet settles it and tells the client."""
+        self.goes_on = self.goes_on or self.is_behind
         if self.left:
             self.aborted = True
         elif not self.sealed:
@@ -75,6 +76,7 @@ class Watched(Fate):
         if self.left:
             return
         self.left = True
+        self.goes_on = self.goes_on or self.is_behind  # what the provider made meanwhile is told by its report only
         if self.goes_on and not self.sealed and self.may_read_on():
             self.abandoned_at = time.monotonic()
             if self.client is not None:

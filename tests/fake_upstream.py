@@ -1,4 +1,4 @@
-"""A provider on a real socket: answers like the sandbox, and misbehaves where the model's name says so."""
+"""A provider on a real socket: answers like the sandbox; misbehaves where the name of the model, or ``user``, says so."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.seen.append(Seen(self.command, self.path, headers, body))
         model = ""
         if headers.get("content-type", "").startswith("application/json"):
-            model = json.loads(body or b"{}").get("model", "")
+            told = json.loads(body or b"{}")
+            model = told["user"] if "fake-" in told.get("user", "") else told.get("model", "")
         behaviour = (
             getattr(self, "_" + model.removeprefix("fake-").replace("-", "_"), None) if "fake-" in model else None
         )
@@ -215,6 +216,17 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.server.disconnected.set()
             raise
+
+    def _hurries(self, body: Any) -> None:
+        """Makes ``max_tokens`` tokens as fast as they are taken, each in an event of 64 KB, and bills them."""
+        made = body.get("max_completion_tokens") or body["max_tokens"]
+        usage = {"prompt_tokens": 5, "completion_tokens": made, "total_tokens": 5 + made}
+        self._stream()
+        for number in range(made):
+            self._chunk(chat_chunk(f"{number} ", obfuscation="x" * 65536))
+        self._chunk(event({"id": "c1", "object": "chat.completion.chunk", "choices": [], "usage": usage}))
+        self._chunk(event(b"[DONE]"))
+        self._chunk(b"")
 
     def _slow(self, body: Any) -> None:
         """Thinks for ``max_tokens`` seconds before it says anything at all."""

@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from grants import ledger
 from grants.models import Allowance, Call, Worker
 from grants.providers import PROVIDERS
+from proxy import dialects
+from proxy.dialects.base import UpstreamCall
+from proxy.streaming import Fate, RelayedBody
 
+from .answers import Wire
 from .callers import Caller, assert_books_balance
 from .live import Server, eventually, server
 from .metrics import TOKEN, scrape, workers_of
@@ -132,6 +136,60 @@ def test_an_answer_that_is_not_streamed_is_read_to_its_end_though_nobody_waits(
     assert (call.outcome, call.estimated) == ("client_gone", False)
     assert 0 < call.cost <= call.reserved
     assert call.cost == call.input_tokens * INPUT + call.output_tokens * OUTPUT
+    assert_books_balance(grant)
+
+
+def stall(process: Server, token: str, seconds: float) -> socket.socket:
+    """Ask a provider that stops when it is left, take the beginning of its answer, then nothing for a while."""
+    body = {"model": "gpt-4o", "user": "fake-hurries", "stream": True, "max_tokens": 400}
+    body["messages"] = [{"role": "user", "content": "x"}]
+    data = json.dumps(body).encode()
+    head = f"POST /proxy/v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(20)
+    client.connect(("127.0.0.1", process.port))
+    client.sendall(head.encode() + data)
+    assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    time.sleep(seconds)
+    return client
+
+
+def test_a_client_that_takes_nothing_and_leaves_is_charged_what_was_made_meanwhile(server: Any, goes_on: Any) -> None:
+    """The provider makes its answer as fast as it can, whatever the client has taken of it."""
+    grant, token = goes_on("openai")
+    price({**PER_TOKEN, "models": "gpt-4o"})
+    stall(server, token, 1.5).close()
+    (call,) = settled()
+    assert (call.outcome, call.cost, call.estimated) == ("client_gone", bill(400), False)
+    assert_books_balance(grant)
+
+
+def test_a_client_that_takes_a_little_after_a_pause_has_not_caught_up() -> None:
+    """The relay waits for the network then, not for the provider, which has made much more."""
+    fate, now = Fate(), time.monotonic()
+    fate.level_at = now - 2
+    body = RelayedBody(
+        cast(Any, Wire([b"data: x\n\n"], "text/event-stream")),
+        dialects.observer(UpstreamCall("openai.chat", "POST", "/", flavor="chat")),
+        fate,
+        finish=lambda ending: None,
+        error_event=lambda error: b"",
+    )
+    next(body)
+    fate.level_at = time.monotonic()
+    assert fate.is_behind
+
+
+def test_a_client_that_takes_nothing_and_is_revoked_is_charged_its_limit(server: Any, goes_on: Any, by: Any) -> None:
+    grant, token = goes_on("openai")
+    price({**PER_TOKEN, "models": "gpt-4o"})
+    with stall(server, token, 1.5):
+        grant.revoke(by)
+        (call,) = settled()
+    assert (call.outcome, call.cost, call.estimated) == ("revoked", call.reserved, True)
+    assert call.cost >= bill(400)
     assert_books_balance(grant)
 
 

@@ -213,6 +213,39 @@ def test_a_transcription_as_text_may_be_empty_but_no_page(server: Any, issue: An
     assert answer.status_code == status, answer.text
 
 
+@pytest.mark.parametrize(("label", "charged"), [("text/plain; charset=utf-8", 10**8), ("text/html", 0)])
+def test_a_transcript_that_begins_like_a_web_page_is_not_free(
+    server: Any, issue: Any, label: str, charged: int
+) -> None:
+    """What is spoken is the app's choice. A page is charged nothing where its label says so."""
+    with provider(says(head("200 OK", label), b"<html> is the first tag.")) as url:
+        _, token = at(issue, url, max_cost=DOLLAR, max_cost_per_call=10**8)
+        requests.post(
+            f"{server.url}/proxy/v1/audio/transcriptions",
+            files={"file": ("a.wav", b"RIFF")},
+            data={"model": "m", "response_format": "text"},
+            headers={"authorization": f"Bearer {token}"},
+            timeout=10,
+        )
+    assert finished_call().cost == charged
+
+
+@pytest.mark.parametrize(("status", "free"), [("400 Bad", False), ("403 No", True), ("302 Go", True)])
+def test_an_error_that_breaks_off_is_charged_its_bound_unless_its_status_tells_that_nothing_was_made(
+    server: Any, issue: Any, status: str, free: bool
+) -> None:
+    def answer(sock: socket.socket, _: bytes) -> None:
+        lines = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+        sock.sendall(lines.encode() + b'{"error": {"message": "')
+        sock.close()
+
+    with provider(answer) as url:
+        _, token = at(issue, url, max_cost=DOLLAR)
+        assert Caller(server, token).ask("m", max_tokens=50).status >= 400
+    call = finished_call()
+    assert call.cost == (0 if free else call.reserved)
+
+
 # As HTTP has it
 
 

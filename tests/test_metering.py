@@ -837,3 +837,23 @@ def test_no_answer_whatever_raises(provider: str, flavor: str, result: Any, char
         assert type(count) is int
         assert 0 <= count < 2**63
     assert usage.cached_tokens <= usage.input_tokens
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "search"),
+    [
+        ("openai", "gpt-4o-mini-search-preview", 10_000_000),
+        ("openai", "gpt-4o-search-preview", None),  # no price of a search is listed: the bound is charged
+        ("openai", "gpt-5-search-api", None),
+        ("custom", "gpt-4o-search-preview", 0),
+    ],
+)
+def test_a_chat_model_that_searches_by_nature_is_charged_a_search(
+    provider: str, model: str, search: int | None
+) -> None:
+    """No count of searches is in its answer, and each answer is billed one beside its tokens."""
+    own = json.dumps([{"models": "*", "input": "1", "output": "1"}]) if provider == "custom" else ""
+    asked, answer = call("chat", model), chat(model, 1000, 1000)
+    usage = meter(PROVIDERS[provider], asked, answer, output_characters=9, prices=own, strict=True)
+    tokens = 2_000_000 if provider == "custom" else 750_000
+    assert usage.cost == (None if search is None else tokens + search)

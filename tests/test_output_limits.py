@@ -41,6 +41,19 @@ def sent(call: UpstreamCall) -> dict[str, Any]:
     return body
 
 
+# Thinking budgets
+
+
+@pytest.mark.parametrize("budget", [64000.0, "64000", True, [64000]])
+@pytest.mark.parametrize(
+    ("what", "provider"), [("anthropic", "anthropic"), ("chat", "anthropic"), ("chat", "fireworks")]
+)
+def test_a_thinking_budget_that_is_no_whole_number_is_refused(what: str, provider: str, budget: Any) -> None:
+    """Where thinking is interleaved a budget above the limit is what holds, and servers read 64000.0 as a number."""
+    with pytest.raises(BadRequest, match="budget_tokens"):
+        read(what, provider, max_tokens=2048, thinking={"type": "enabled", "budget_tokens": budget})
+
+
 # Which field
 
 

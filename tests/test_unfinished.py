@@ -137,6 +137,13 @@ def test_the_arguments_of_tools_flow_as_they_are_made_at_openai_only(provider: s
     assert shows_all(PROVIDERS[provider], call("openai.chat", "chat", name, FIELDS | {"tools"})) == shows
 
 
+def test_a_bias_for_tokens_without_text_proves_nothing() -> None:
+    """It makes a model repeat a special token, or a single byte of a longer character: nothing of it flows."""
+    asked = {"model": "gpt-4o", "messages": HELLO, "stream": True, "logit_bias": {"200003": 100}}
+    for provider in ("openai", "custom"):
+        assert not shows_all(PROVIDERS[provider], read(CHAT, asked, provider), owner_says=True)
+
+
 def test_a_beta_proves_nothing() -> None:
     body = {"model": "claude-sonnet-4-5", "max_tokens": 900, "messages": HELLO, "stream": True}
     assert shows_all(PROVIDERS["anthropic"], read("/v1/messages", body, "anthropic"))
@@ -194,6 +201,60 @@ def test_a_thinking_config_of_gemini_is_seen_in_either_spelling() -> None:
 
 
 # Reports from before the end
+
+
+def choice(index: int, text: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    one = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+    return {"model": "gpt-4o", "choices": [one], **more}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"), [("fireworks", "accounts/fireworks/models/glm-5"), ("openai", "gpt-4o")]
+)
+def test_a_report_beside_the_end_of_one_choice_does_not_tell_what_the_others_make(provider: str, model: str) -> None:
+    """Each choice of a call with several may bring the usage of all so far when it ends."""
+    asked = read(CHAT, {"model": model, "messages": HELLO, "stream": True, "max_tokens": LIMIT, "n": 2}, provider)
+    usage = {"prompt_tokens": 5, "completion_tokens": 300, "total_tokens": 305}
+    end = choice(0, "", "stop", usage=usage)
+    made = [choice(0, "a" * 600), end, *[choice(1, "word ")] * 700]
+    known = 600 + 700 * 5 if provider == "openai" else 2 * LIMIT
+    assert left(provider, asked, *made).output_tokens == known
+    assert left(provider, asked, *made[:2]).output_tokens == (600 if provider == "openai" else 2 * LIMIT)
+    both = left(provider, asked, *made[:2], choice(1, "", "stop", usage=usage))
+    assert (both.output_tokens, both.estimated) == (300, False)
+
+
+def test_text_after_the_report_of_the_last_choice_is_not_free() -> None:
+    asked = read(CHAT, {"model": "gpt-4o", "messages": HELLO, "stream": True, "max_tokens": LIMIT}, "openai")
+    usage = {"prompt_tokens": 5, "completion_tokens": 300, "total_tokens": 305}
+    made = [choice(0, "a", "stop", usage=usage), *[choice(0, "word ")] * 700]
+    assert left("openai", asked, *made).output_tokens == 1 + 700 * 5
+
+
+def test_text_of_claude_after_a_report_is_not_free() -> None:
+    """``message_delta`` may come more than once; only ``message_stop`` is the end."""
+    body = {"model": "claude-sonnet-4-5", "max_tokens": LIMIT, "messages": HELLO, "stream": True}
+    asked = read("/v1/messages", body, "anthropic")
+    message = {"model": "claude-sonnet-4-5", "content": [], "usage": {"input_tokens": 5, "output_tokens": 1}}
+    delta = {"type": "text_delta", "text": "word "}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": message},
+        {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 300}},
+        *[{"type": "content_block_delta", "index": 0, "delta": delta}] * 700,
+    ]
+    observer = dialects.observer(asked)
+    for event in events:
+        data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+        for decoded in Decoder().feed(data):
+            observer.event(decoded)
+    usage = meter(
+        PROVIDERS["anthropic"],
+        asked,
+        observer.result(),
+        output_characters=observer.output_characters,
+        strict=True,
+    )
+    assert (usage.output_tokens, usage.estimated) == (700 * 5, True)
 
 
 def test_a_report_in_the_middle_does_not_tell_what_is_thought_after_it() -> None:

@@ -353,6 +353,22 @@ def test_an_error_that_is_too_long_to_be_read_is_charged_its_bound(
     assert call.cost == call.reserved
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("status", "free"), [(400, False), (422, False), (413, True), (429, True)])
+def test_an_error_whose_words_hide_generated_text_is_charged_its_bound(
+    issue: Any,
+    provider: Provider,  # noqa: F811
+    status: int,
+    free: bool,
+) -> None:
+    """Groq's words name every property that a tool call lacks, and the app chooses how many there are."""
+    provider.status = status
+    provider.body = json.dumps({"error": {"message": LONG * 200, "failed_generation": LONG}}).encode()
+    _, token = issue("groq", base_url=provider.url, max_cost=5 * 10**9)
+    call = asked(token, model="llama-3.3-70b-versatile", max_tokens=32_000)
+    assert call.cost == (0 if free else call.reserved)
+
+
 # Hostile answers
 
 

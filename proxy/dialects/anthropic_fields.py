@@ -95,7 +95,7 @@ _FALLBACKS = each(fields(Table({"model": OTHER_MODEL, "max_tokens": LIMIT}, plai
 
 def _edits(reading: Reading, where: str, value: Any) -> None:
     """Clearing old blocks takes input away; compaction lets the model run once more to sum them up."""
-    edits = value.get("edits") if type(value) is dict else None
+    edits = value.get("edits") if type(value) is dict else value
     for edit in edits if type(edits) is list else (edits,) if edits else ():
         kind = edit.get("type") if type(edit) is dict else None
         if type(kind) is not str or not kind.startswith("clear_"):

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..exceptions import BadRequest
 from .fields import Reading
-from .lowering import LEAST_BUDGET, budget_of, fit_budget, fit_gemini_budget, spelled
+from .lowering import LEAST_BUDGET, budget_of, fit_budget, fit_gemini_budget, has_budget, spelled
 
 _CONFIG = ("generationConfig", "generation_config")
 _LIMIT = ("maxOutputTokens", "max_output_tokens")
@@ -80,6 +80,8 @@ def _go_out(
 ) -> None:
     """Note the limit that goes out in ``holder`` under ``names``, after writing the default if none was ``asked``."""
     tally, budget = reading.tally, budget_of(reading.body)
+    if budget is None and has_budget(reading.body):  # some servers read 64000.0 and "64000" as a number
+        raise BadRequest("'thinking.budget_tokens' must be a whole number.", param="thinking.budget_tokens")
     tally.least = 1 if budget is None else LEAST_BUDGET + 1
     if asked == 0 and reading.provider.dialects[0] != "anthropic":  # there it only fills the prompt cache
         raise BadRequest(f"'{names[0]}' must be at least 1 under this grant.", param=names[0])

@@ -99,6 +99,12 @@ def budget_of(body: _Body) -> int | None:
     return budget if type(budget) is int else None
 
 
+def has_budget(body: _Body) -> bool:
+    """Whether a thinking budget is named, of whatever type."""
+    thinking = body.get("thinking")
+    return type(thinking) is dict and thinking.get("budget_tokens") is not None
+
+
 def fit_budget(body: _Body, asked: int | None, limit: int) -> None:
     """A budget in the same proportion to the lower limit as to the one that was ``asked`` for; half of a default.
 

@@ -27,6 +27,8 @@ class ChatWatcher(Watcher):
         self._ends = False  # the last chunk reported usage behind all text, or said why a choice finished
         self._ended = False  # the same of the last chunk with a report
         self._streamed = False
+        self._finished: set[Any] = set()  # the choices that said why they finished
+        self._last = False  # the last report stood in a chunk without choices
         self._executed: dict[Any, str] = {}
 
     @property
@@ -38,7 +40,7 @@ class ChatWatcher(Watcher):
         data = event.data
         if not event.name and (found := usual(data)) and self._takes(found, "usage"):
             self._ends = False
-            self._ended = self._ended and not (found[1] or found[3])
+            self._ended = self._ended and not (found[1] or found[2] or found[3])
         elif data[:6] == b"[DONE]":
             self.done = True
         elif data or event.name:
@@ -47,9 +49,11 @@ class ChatWatcher(Watcher):
     def _chunk(self, chunk: dict[str, Any], *, failed: bool) -> None:
         choices = list(dicts(chunk.get("choices")))
         usage = _usage(chunk, choices)
-        self._ends = bool(not choices and usage) or any(choice.get("finish_reason") for choice in choices)
+        finished = [str(choice.get("index")) for choice in choices if choice.get("finish_reason")]
+        self._finished.update(finished)
+        self._ends = bool(not choices and usage) or bool(finished)
         if usage:
-            self._ended, self._streamed = self._ends, True
+            self._ended, self._streamed, self._last = self._ends, True, not choices
             self._answer = later(self._answer, chunk, "usage", usage)
         for choice in choices:
             self._executed |= executed(dict_of(choice.get("delta")))
@@ -57,7 +61,9 @@ class ChatWatcher(Watcher):
             self.failed = True
             self.output_characters += of_error(chunk)
         else:
-            self.output_characters += made(chunk) - self._repeated(choices)
+            size = made(chunk) - self._repeated(choices)
+            self.output_characters += size
+            self._ended = self._ended and (bool(usage) or not size)
 
     def _repeated(self, choices: list[dict[str, Any]]) -> int:
         """Bytes of text that a chunk repeats: Perplexity's has all text so far in a message beside the delta."""
@@ -89,7 +95,9 @@ class ChatWatcher(Watcher):
         return found
 
     def _unfinished(self) -> bool:
-        return self._streamed and not (self.done or self._ended)
+        """A report beside the end of one choice is not the last one while other choices go on."""
+        all_finished = self._last or len(self._finished) >= self._call.demand.candidates
+        return self._streamed and not (self.done or (self._ended and all_finished))
 
 
 # What each chunk of a chat has. A chunk of these alone has nothing for an app that asked for no usage.
@@ -134,6 +142,7 @@ class AnthropicWatcher(Watcher):
 
     def event(self, event: Event) -> None:
         if event.name == "content_block_delta" and (found := usual(event.data)) and self._takes(found):
+            self._started = True  # whatever was reported before, more was made
             return
         if event.name in self._silent:
             return

@@ -69,6 +69,11 @@ _COMPLETION = "max_completion_tokens"
 _SEARCHING = (re.compile(r"search-preview|search-api|deep-research"), _WEB)
 
 
+def searches(model: str) -> bool:
+    """Whether the model searches by nature."""
+    return bool(_SEARCHING[0].search(model))
+
+
 # OpenRouter's plugins by their id: its parsers and fixers are plain.
 _PLUGIN = kinds(
     {"web": WEB, **plain("file-parser response-healing moderation context-compression")}, what="A plugin", key="id"

@@ -16,6 +16,7 @@ from grants.prices import PriceRow
 from grants.providers import Provider
 
 from ..dialects.base import UpstreamCall, Usage
+from ..dialects.peculiar import searches
 from ..exceptions import NotGranted
 from .bounds import bound
 from .ceilings import makes_media, pins_text, served
@@ -214,7 +215,7 @@ def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int 
     if asked.free:
         return 0
     bill = None if asked.own else _bill(asked.provider, result)
-    called = tools(result)
+    called = _with_search(asked, tools(result))
     unpriced = not asked.own and has_unpriced(asked.provider.id, asked.call.flavor, result)
     if called is not None and not unpriced:
         first = {key: max(count, parts[0].get(key, 0)) for key, count in called.items()}
@@ -223,6 +224,14 @@ def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int 
         if len(known) == len(costs):
             return asked.charged(max(sum(known, Decimal(0)), bill or Decimal(0)))
     return None if bill is None else asked.charged(bill)
+
+
+def _with_search(asked: _Asked, called: Counts | None) -> Counts | None:
+    """A chat answer of a model that searches by nature does not show its search, which is billed by the call."""
+    is_billed = asked.provider.prices and asked.call.flavor == "chat" and searches(asked.call.model)
+    if called is None or not is_billed:
+        return called
+    return {**called, "web_searches": max(called.get("web_searches", 0), 1)}
 
 
 def _priced(asked: _Asked, result: Mapping[str, Any], counts: Counts) -> Decimal | None:

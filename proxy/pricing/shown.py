@@ -33,8 +33,9 @@ _PLAIN = """
 _TOOL_FIELDS = "tools tool_choice parallel_tool_calls functions function_call response_format text"
 _REASONING_FIELDS = "thinking reasoning_effort"
 PLAIN_FIELDS = frozenset(_PLAIN.split())
-# What may be the beginning of a stop sequence is held back until it is decided.
-_OPEN_FIELDS = PLAIN_FIELDS - {"stop", "stop_sequences", "stopSequences"}
+# What may be the beginning of a stop sequence is held back until it is decided. A bias can make a model repeat tokens
+# that have no text of their own: special ones, and single bytes of a longer character.
+_OPEN_FIELDS = PLAIN_FIELDS - {"stop", "stop_sequences", "stopSequences", "logit_bias"}
 _TOOLS = frozenset(_TOOL_FIELDS.split())
 _REASONING = frozenset(_REASONING_FIELDS.split())
 _DATE = r"(?:-20\d\d-\d\d-\d\d)?"
