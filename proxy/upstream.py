@@ -5,8 +5,6 @@ The request is built from nothing: what is not listed here or in the call does n
 
 from __future__ import annotations
 
-import http.client
-import io
 import ipaddress
 import socket
 import threading
@@ -30,6 +28,7 @@ from . import multipart
 from .dialects.base import Spooled, UpstreamCall
 from .exceptions import RelayError, UpstreamFailed, UpstreamTimeout
 from .fairness import Pause, let_others_run
+from .pausing import PausingAnswer
 from .sandbox import SandboxAdapter
 
 USER_AGENT = "AIPassport"
@@ -132,39 +131,12 @@ class _Guarded:
         super().send(data)  # type: ignore[misc]
 
 
-class _PausingSocket(io.RawIOBase):
-    """The bytes of a provider, which lets others run where it sends without a pause. Heads and trailers count too."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        super().__init__()
-        self._raw = raw
-        self._pause = Pause()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._pause()
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-
-class _Answer(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_PausingSocket(self.fp.detach()))
-
-
 class _GuardedHTTP(_Guarded, HTTPConnection):
-    response_class = _Answer
+    response_class = PausingAnswer
 
 
 class _GuardedHTTPS(_Guarded, HTTPSConnection):
-    response_class = _Answer
+    response_class = PausingAnswer
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
