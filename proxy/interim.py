@@ -1,47 +1,20 @@
-"""How an answer is read from its socket: interim answers (1xx) are skipped (RFC 9110 §15.2), and other calls run."""
+"""Interim answers of a provider (1xx): skipped as RFC 9110 §15.2 says, within bounds."""
 
 from __future__ import annotations
 
 import http.client
-import io
-from typing import Any
 
-from .fairness import Pause
+from .pausing import PausingAnswer
 
 _MOST = 16  # interim answers before the final one
 _BYTES = 64 * 1024  # of all their header fields together
 
 
-class _PausingSocket(io.RawIOBase):
-    """The bytes of a provider, which lets others run where it sends without a pause. Heads and trailers count too."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        super().__init__()
-        self._raw = raw
-        self._pause = Pause()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._pause()
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-
-class FinalAnswer(http.client.HTTPResponse):
+class FinalAnswer(PausingAnswer):
     """What a connection reads an answer with.
 
     The standard library skips ``100`` only, and as many of them as there are.
     """
-
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_PausingSocket(self.fp.detach()))
 
     def _read_status(self) -> tuple[str, int, str]:
         left = _BYTES
