@@ -34,6 +34,7 @@ class Ending(NamedTuple):
     unread: bool = False  # an answer that no observer could read: too large, or neither JSON nor events
     billed: bool = False  # an error for which the provider bills
     page: bool = False  # a web page, which no model made
+    skipped: bool = False  # one of its events was too large to be observed
     ended: bool = True  # the provider ended its answer itself; false: the connection was closed or lost before
 
 
@@ -326,6 +327,7 @@ class RelayedBody:
             self._first_byte_us,
             observer=self._observer,
             unread=not self._events and not (self._kind is Kind.JSON and self._kept),
+            skipped=self._decoder.skipped,
             ended=self._ended or self._observer.failed,
         )
         self._finish(ending)
