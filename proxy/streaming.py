@@ -191,7 +191,8 @@ class RelayedBody:
     def _read(self) -> bytes:
         """The next bytes. A read that waits shows that the client keeps up with the provider."""
         fate, began = self._fate, time.monotonic()
-        fate.fell_behind = fate.is_behind
+        if 0 < fate.level_at < began - _BEHIND:
+            fate.fell_behind = True
         fate.reading = True
         try:
             return self._exchange.read()
