@@ -147,6 +147,8 @@ class OpenCall:
         """Whether nothing that flowed tells what the provider made, or it may have gone on making more."""
         if not ending.ended and (self.watched.goes_on or self.watched.is_behind):
             return True
+        if ending.skipped and self.call.flavor == "images":  # each event reports its own picture only
+            return True
         if result is not None:
             return False
         unread = ending.unread and self.call.flavor not in ("speech", "transcription", "images")

@@ -30,6 +30,7 @@ class Decoder:
         self._after_cr = False  # the last event ended with CR: an LF that comes next belongs to that line end
         self._has_cr = False  # the stream uses CR somewhere: line ends are searched by the pattern
         self._oversized = False  # in the middle of an event beyond the limit
+        self.skipped = False  # there was an event beyond the limit
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that ``chunk`` completes, in order.
@@ -73,6 +74,7 @@ class Decoder:
             raw = data if position == 0 and end == len(data) else data[position:end]
             if self._oversized or len(raw) > self._limit:
                 events.append(Event(raw))
+                self.skipped = True
             else:
                 events.append(_parse(raw, begin - position))
             self._fresh = self._oversized = False
@@ -103,7 +105,7 @@ class Decoder:
         """Let go of what is held once it is too much, but for a line end: half of a blank line perhaps."""
         if not self._oversized and len(self._held) <= self._limit:
             return []
-        self._oversized = True
+        self._oversized = self.skipped = True
         self._fresh = self._after_cr = False
         keep = 1 if self._held[-1:] in (b"\n", b"\r") else 0
         raw = bytes(self._held[: len(self._held) - keep])

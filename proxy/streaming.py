@@ -36,6 +36,7 @@ class Ending(NamedTuple):
     unread: bool = False  # an answer that no observer could read: too large, or neither JSON nor events
     billed: bool = False  # an error for which the provider bills
     page: bool = False  # a web page, which no model made
+    skipped: bool = False  # one of its events was too large to be observed
     ended: bool = True  # the provider ended its answer itself; false: the connection was closed or lost before
 
 
@@ -193,7 +194,8 @@ class RelayedBody:
     def _read(self) -> bytes:
         """The next bytes. A read that waits shows that the client keeps up with the provider."""
         fate, began = self._fate, time.monotonic()
-        fate.fell_behind = fate.is_behind
+        if 0 < fate.level_at < began - _BEHIND:
+            fate.fell_behind = True
         fate.reading = True
         try:
             return self._exchange.read()
@@ -339,6 +341,7 @@ class RelayedBody:
             self._first_byte_us,
             observer=self._observer,
             unread=not self._events and not (self._kind is Kind.JSON and self._kept),
+            skipped=self._decoder.skipped,
             ended=self._ended or self._observer.failed,
         )
         self._finish(ending)

@@ -1,4 +1,4 @@
-"""A provider on a real socket: answers like the sandbox; misbehaves where the name of the model, or ``user``, says so."""
+"""A provider on a real socket: answers like the sandbox; misbehaves where the model, or ``user``, is named so."""
 
 from __future__ import annotations
 

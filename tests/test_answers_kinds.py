@@ -246,6 +246,24 @@ def test_an_error_that_breaks_off_is_charged_its_bound_unless_its_status_tells_t
     assert call.cost == (0 if free else call.reserved)
 
 
+def test_a_picture_in_an_event_that_is_too_large_to_be_observed_is_not_free(server: Any, issue: Any) -> None:
+    """Each event reports its own picture. A transparent one of noise has more than 8 MB in base64."""
+    usage = {"input_tokens": 5, "output_tokens": 6240, "input_tokens_details": {"text_tokens": 5, "image_tokens": 0}}
+    done = {"type": "image_generation.completed", "usage": usage}
+    pieces = [event({**done, "b64_json": "x"}), event({**done, "b64_json": "x" * 9_000_000})]
+    with provider(chunked("text/event-stream", *pieces)) as url:
+        _, token = issue("openai", base_url=url, max_cost=DOLLAR)
+        answer = requests.post(
+            f"{server.url}/proxy/v1/images/generations",
+            json={"model": "gpt-image-1", "prompt": "noise", "n": 2, "stream": True},
+            headers={"authorization": f"Bearer {token}"},
+            timeout=20,
+        )
+    assert len(answer.content) > 9_000_000
+    call = finished_call()
+    assert (call.outcome, call.cost) == ("ok", call.reserved)
+
+
 # As HTTP has it
 
 

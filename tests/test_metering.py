@@ -857,3 +857,26 @@ def test_a_chat_model_that_searches_by_nature_is_charged_a_search(
     usage = meter(PROVIDERS[provider], asked, answer, output_characters=9, prices=own, strict=True)
     tokens = 2_000_000 if provider == "custom" else 750_000
     assert usage.cost == (None if search is None else tokens + search)
+
+
+@pytest.mark.parametrize(
+    ("flavor", "details", "dollars"),
+    [
+        ("chat", {}, None),  # Gemini's OpenAI-shaped endpoint tells the sum only
+        ("chat", {"completion_tokens_details": {"image_tokens": 1290}}, None),
+        ("google", {}, None),
+        ("google", {"candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 1290}]}, "2.5"),
+        ("google", {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}]}, "30"),
+    ],
+)
+def test_output_of_a_model_that_draws_is_charged_as_text_only_where_the_report_says_so(
+    flavor: str, details: dict[str, Any], dollars: str | None
+) -> None:
+    """The bound is charged for ``None``. A token of a picture costs twelve times a token of text."""
+    model, usage = "gemini-2.5-flash-image", {"promptTokenCount": 0, "candidatesTokenCount": 1290}
+    answer: dict[str, Any] = {"modelVersion": model, "usageMetadata": usage | details}
+    if flavor == "chat":
+        answer = {"model": model, "usage": {"prompt_tokens": 0, "completion_tokens": 1290} | details}
+    asked = call(flavor, model, input_characters=0)
+    cost = meter(PROVIDERS["google"], asked, answer, output_characters=20, strict=True).cost
+    assert cost == (None if dollars is None else nanos((1290, dollars)))

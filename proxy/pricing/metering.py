@@ -217,13 +217,23 @@ def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int 
     bill = None if asked.own else _bill(asked.provider, result)
     called = _with_search(asked, tools(result))
     unpriced = not asked.own and has_unpriced(asked.provider.id, asked.call.flavor, result)
-    if called is not None and not unpriced:
+    if called is not None and not unpriced and not _is_of_any_kind(asked, result, parts):
         first = {key: max(count, parts[0].get(key, 0)) for key, count in called.items()}
         costs = [_priced(asked, *step) for step in zip(_parts(result), [parts[0] | first, *parts[1:]], strict=True)]
         known = [cost for cost in costs if cost is not None]
         if len(known) == len(costs):
             return asked.charged(max(sum(known, Decimal(0)), bill or Decimal(0)))
     return None if bill is None else asked.charged(bill)
+
+
+def _is_of_any_kind(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> bool:
+    """Whether output may be pictures or sound, and the report does not tell how much of it is."""
+    if not asked.strict or not writes(asked.call) or not _output(parts) or not _makes_media(asked):
+        return False
+    if any(makes_media(part) for part in parts):
+        return False
+    usage = result.get("usageMetadata")  # Gemini's list of details names each kind that was made
+    return not (isinstance(usage, dict) and usage.get("candidatesTokensDetails"))
 
 
 def _with_search(asked: _Asked, called: Counts | None) -> Counts | None:
