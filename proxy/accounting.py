@@ -20,10 +20,10 @@ from grants.tokens import Claims
 
 from . import price_lists, telemetry
 from .dialects.base import UpstreamCall
+from .endings import Ending
 from .exceptions import Unavailable
 from .pricing import metering
 from .reservations import Reservation, output_limit, reservation
-from .streaming import Ending
 from .watch import Watched, watch
 
 P = ParamSpec("P")

@@ -16,11 +16,12 @@ from grants.policy import Policy
 from . import dialects, provider_errors
 from .accounting import OpenCall
 from .dialects.base import UpstreamCall
+from .endings import Ending
 from .exceptions import KeyUnreadable, RelayError, UpstreamError, UpstreamFailed, WebPage
 from .fairness import let_others_run, one_at_a_time
 from .kinds import kind_of, refuse
 from .observing import Observing
-from .streaming import Ending, RelayedBody
+from .streaming import RelayedBody
 from .upstream import Exchange
 from .watch import watch
 

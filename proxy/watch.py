@@ -27,8 +27,8 @@ from grants.pace import release_connection
 from grants.sockets import system_poll
 
 from . import courier
+from .endings import Fate
 from .exceptions import Cut
-from .streaming import Fate
 from .upstream import Exchange
 
 logger = logging.getLogger("aipassport.watch")

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from proxy import dialects
 from proxy.dialects.base import Observer, UpstreamCall
+from proxy.endings import Ending, Fate
 from proxy.exceptions import Cut, RelayError, UpstreamFailed
-from proxy.streaming import Ending, Fate, RelayedBody
+from proxy.streaming import RelayedBody
 from proxy.upstream import Exchange
 
 FOLDER = Path(__file__).parent / "fixtures" / "usage"

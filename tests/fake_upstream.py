@@ -1,4 +1,4 @@
-"""A provider on a real socket: answers like the sandbox; misbehaves where the model, or ``user``, is named so."""
+"""A provider on a real socket: answers like the sandbox, misbehaves as the name of the model or ``user`` says."""
 
 from __future__ import annotations
 

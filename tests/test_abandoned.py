@@ -20,7 +20,8 @@ from grants.models import Allowance, Call, Worker
 from grants.providers import PROVIDERS
 from proxy import dialects
 from proxy.dialects.base import UpstreamCall
-from proxy.streaming import Fate, RelayedBody
+from proxy.endings import Fate
+from proxy.streaming import RelayedBody
 
 from .answers import Wire
 from .callers import Caller, assert_books_balance

@@ -20,8 +20,8 @@ from grants import tokens
 from grants.models import Actor, AuditEvent, Call, Grant, PriceList, ProviderKey
 from proxy.accounting import open_call
 from proxy.dialects.base import Demand, UpstreamCall
+from proxy.endings import Ending
 from proxy.exceptions import NotGranted
-from proxy.streaming import Ending
 
 from .callers import Caller
 from .conftest import Issue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any
 
@@ -245,3 +246,25 @@ def context(result: Mapping[str, Any]) -> Context:
     tier = tier or usage.get("trafficType")  # Gemini
     pairs = (("service_tier", tier), ("speed", usage.get("speed")), ("inference_geo", usage.get("inference_geo")))
     return tuple((name, value.lower()[:32]) for name, value in pairs if isinstance(value, str) and value)
+
+
+def billed(provider_id: str, result: Mapping[str, Any]) -> Decimal | None:
+    """What OpenRouter says that the answer cost, in nano-dollars: it routes to providers at prices of their own."""
+    usage = result.get("usage")
+    if provider_id != "openrouter" or not isinstance(usage, dict):
+        return None
+    details = usage.get("cost_details")
+    beside = details.get("upstream_inference_cost") if isinstance(details, dict) and usage.get("is_byok") else None
+    total = sum((_dollars(value) for value in (usage.get("cost"), beside)), Decimal(0))
+    return total * 10**9 if total else None
+
+
+def _dollars(value: Any) -> Decimal:
+    """A believable amount, else 0."""
+    if type(value) not in (int, float, str):
+        return Decimal(0)
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return Decimal(0)
+    return amount if amount.is_finite() and 0 < amount < 10**6 else Decimal(0)

@@ -9,7 +9,7 @@ What was not reported is estimated, upwards, and never above the bound of the ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, NamedTuple
 
 from grants.prices import PriceRow
@@ -20,7 +20,7 @@ from ..dialects.peculiar import searches
 from ..exceptions import NotGranted
 from .bounds import bound
 from .ceilings import makes_media, pins_text, served
-from .counting import LEAST_SECONDS, context, has_unpriced, readable, reported, tools
+from .counting import LEAST_SECONDS, billed, context, has_unpriced, readable, reported, tools
 from .inputs import Inputs, inputs, seconds, writes
 from .lists import INSTALLED
 from .shown import shows_all
@@ -214,7 +214,7 @@ def _cost(asked: _Asked, result: Mapping[str, Any], parts: list[Counts]) -> int 
     """
     if asked.free:
         return 0
-    bill = None if asked.own else _bill(asked.provider, result)
+    bill = None if asked.own else billed(asked.provider.id, result)
     called = _with_search(asked, tools(result))
     unpriced = not asked.own and has_unpriced(asked.provider.id, asked.call.flavor, result)
     if called is not None and not unpriced and not _is_of_any_kind(asked, result, parts):
@@ -274,28 +274,6 @@ def _heard(asked: _Asked) -> Counts:
     """The sound that was sent, where the answer does not tell its length."""
     length = seconds(asked.call.demand, LEAST_SECONDS.get(asked.provider.id, 0))
     return {"audio_seconds": length, "input_audio_seconds": length}
-
-
-def _bill(provider: Provider, result: Mapping[str, Any]) -> Decimal | None:
-    """What OpenRouter says that the answer cost (it routes to providers at prices of their own)."""
-    usage = result.get("usage")
-    if provider.id != "openrouter" or not isinstance(usage, dict):
-        return None
-    details = usage.get("cost_details")
-    beside = details.get("upstream_inference_cost") if isinstance(details, dict) and usage.get("is_byok") else None
-    total = sum((_dollars(value) for value in (usage.get("cost"), beside)), Decimal(0))
-    return total * 10**9 if total else None
-
-
-def _dollars(value: Any) -> Decimal:
-    """A believable amount, else 0."""
-    if type(value) not in (int, float, str):
-        return Decimal(0)
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        return Decimal(0)
-    return amount if amount.is_finite() and 0 < amount < 10**6 else Decimal(0)
 
 
 def _estimate(asked: _Asked, result: Mapping[str, Any], output_characters: int, known: Counts) -> Usage:
