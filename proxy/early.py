@@ -9,7 +9,7 @@ from grants.pace import release_connection
 from grants.policy import Policy
 
 from . import dialects, inbound
-from .pricing.tariffs import is_always_free
+from .pricing.tariffs import is_free
 from .watch import watch
 
 _SMALL = 16 * 1024  # bytes; a smaller body has come with its head, and its call is refused at the admission
@@ -27,7 +27,7 @@ def refuse_final(request: HttpRequest, path: str, policy: Policy) -> None:
     route = dialects.route(request.method or "", path, inbound.headers_of(request))
     if route is None:  # refused for that
         return
-    costs = not is_always_free(policy.provider, route.flavor) and not prices.any_free(policy.prices)
+    costs = not is_free(policy.provider, route.flavor, None) and not prices.any_free(policy.prices)
     try:
         full = refusals.final(policy, ledger.standing(policy), costs=costs)
         if full is not None:

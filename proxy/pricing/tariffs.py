@@ -154,11 +154,6 @@ def is_free(provider: Provider, flavor: str, row: own.PriceRow | None) -> bool:
     return row.free if row is not None else (provider.id, flavor) in _FREE_ROUTES
 
 
-def is_always_free(provider: Provider, flavor: str) -> bool:
-    """Whether a call costs nothing, unless the owner of the key has set a price."""
-    return is_free(provider, flavor, None)
-
-
 @lru_cache(maxsize=2048)
 def _own(prices: str, model: str, provider_id: str) -> tuple[own.PriceRow, Tariff] | None:
     row = own.row_for(prices, model)
