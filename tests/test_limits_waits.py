@@ -28,7 +28,9 @@ POSTGRESQL = connection.vendor == "postgresql"
 
 @pytest.fixture
 def account(sandbox_key: ProviderKey, by: Actor) -> Account:
-    return Account(sandbox_key, by)
+    made = Account(sandbox_key, by)
+    ledger.beat(made.worker)  # servers of other tests reap the calls of workers without a heartbeat
+    return made
 
 
 def now() -> int:
