@@ -33,6 +33,7 @@ from .fairness import let_others_run, one_at_a_time
 _WAITING = 64  # bodies of all grants
 _WAITING_GRANT = 8  # of one grant
 _TURN_SECONDS = 30.0  # that a body waits for its turn
+CPU_SECONDS = 5.0  # that reading one body may take
 _WALL_SECONDS = 30.0  # that reading may take, on a machine that has other work
 _STEP = 1024 * 1024
 
@@ -206,7 +207,7 @@ class Process:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-c", _PROGRAM, str(_memory())]
+        command = [sys.executable, "-c", _PROGRAM, str(_memory()), str(CPU_SECONDS)]
         environment = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # and no secrets
         with theirs:
             files = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]

@@ -28,7 +28,6 @@ from . import dialects
 from .dialects.base import Inbound, UpstreamCall
 from .exceptions import BadRequest, RelayError
 
-CPU_SECONDS = 5  # for one body; then the system ends the process
 _KEPT_MEMORY = 192 * 1024 * 1024  # a process that is larger after a body ends, and a new one begins
 _MOST_SEEN = 64 * 1024  # bytes of what an answer reports
 LENGTH = struct.Struct("!Q")
@@ -154,7 +153,12 @@ def _is_large() -> bool:
 
 
 def main() -> None:
-    _limit_itself(int(sys.argv[1]))
+    """Answer jobs until the worker ends. Arguments: bytes of memory, and CPU seconds for one body.
+
+    The system ends the process whose body takes more CPU time.
+    """
+    memory, cpu_seconds = int(sys.argv[1]), float(sys.argv[2])
+    _limit_itself(memory)
     gc.disable()  # a parsed body has no cycles
     gc.freeze()
     sock = socket.socket(fileno=0)
@@ -162,7 +166,7 @@ def main() -> None:
     with suppress(EOFError, OSError):  # the worker has ended
         while True:
             job, file = _receive(sock)
-            signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
             result = look(job, _exactly(sock, job.size)) if isinstance(job, Look) else answer(job, file)
             result = result._replace(last=_is_large())
             data = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
