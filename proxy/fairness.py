@@ -12,7 +12,7 @@ import time
 from gevent import get_hub
 from gevent.monkey import is_module_patched
 
-_LONG = 0.005  # seconds that a turn of the event loop, or one greenlet in it, may take before others run
+_LONG = 0.02  # seconds that a turn of the event loop, or one greenlet in it, may take before others run
 
 # Held while a body is parsed in this process, and until others have run: several at once would add up.
 one_at_a_time = threading.Lock()
