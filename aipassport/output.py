@@ -26,6 +26,7 @@ from gevent.monkey import get_original
 CAPACITY = 2 * 1024 * 1024  # bytes that wait in one process
 _OVERHEAD = 100  # bytes of memory that a queued line needs beside its text
 _RESUME_BELOW = 0.5  # After an overflow, lines are accepted again when the queue is only this full.
+_GATHER_SECONDS = 0.02  # After it was idle, the thread waits this long for more lines.
 _DRAIN_SECONDS = 1.0  # seconds that the end of a process waits for the lines that are still queued
 
 _sleep = get_original("time", "sleep")
@@ -162,9 +163,16 @@ class LineStream(io.TextIOBase):
 
 
 def _batches(queue: Any) -> Iterator[list[bytes]]:
-    """Lines to write together: up to PIPE_BUF bytes, which a pipe takes as a whole. So processes do not mix lines."""
-    line = queue.get()
+    """Lines to write together: up to PIPE_BUF bytes, which a pipe takes as a whole. So processes do not mix lines.
+
+    The pause keeps the thread from waking up for every line: each time it takes the interpreter lock from the event
+    loop.
+    """
+    line = b""
     while True:
+        if not line:
+            line = queue.get()
+            _sleep(_GATHER_SECONDS)
         batch: list[bytes] = []
         size = 0
         while not batch or (line and size + len(line) <= PIPE_BUF):
@@ -172,7 +180,6 @@ def _batches(queue: Any) -> Iterator[list[bytes]]:
             size += len(line)
             line = b"" if queue.empty() else queue.get()
         yield batch
-        line = line or queue.get()
 
 
 # The streams of a server
