@@ -17,7 +17,7 @@ from . import anthropic, google, openai, reader
 from .base import Inbound, Observer, UpstreamCall
 from .models import filter_models
 from .observers import observer_of
-from .routes import Directory, Route, by_headers, by_path
+from .routes import Directory, Route, by_headers, by_path, single_slashes
 
 __all__ = [
     "DIALECTS",
@@ -68,7 +68,7 @@ def of_request(inbound: Inbound) -> str:
     place = _directory.look(inbound.method, inbound.path, inbound.headers)
     if place is not None:
         return place.route.dialect
-    return by_path(inbound.path) or by_headers(inbound.headers)
+    return by_path(single_slashes(inbound.path)) or by_headers(inbound.headers)
 
 
 def observer(call: UpstreamCall) -> Observer:
