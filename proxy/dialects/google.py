@@ -59,6 +59,16 @@ def complete(reading: Reading, place: Place) -> bool:
     return False
 
 
+def parameter(name: str, value: str) -> tuple[str, str]:
+    """A query parameter as the API documents it. Google's generated REST clients write ``$alt=json;enum-encoding=int``.
+
+    Enumerations stay names: those clients read both, and the reports of usage are read by name.
+    """
+    if name not in ("alt", "$alt"):
+        return name, value
+    return "alt", value.removesuffix(";enum-encoding=int")
+
+
 def check_query(place: Place, provider: Provider, query: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """A stream must be one of events: the JSON array that is the default can neither be watched nor be cut cleanly."""
     wanted = "sse" if place.route.name == "google.streamGenerateContent" else "json"

@@ -114,6 +114,8 @@ def complete(reading: Reading, place: Place) -> bool:
     body, oddity = reading.body, peculiar.of(reading.provider)
     if place.prefix == DEPLOYMENTS and not oddity.deployments:
         body["model"] = place.model  # an Azure client on another provider: there the body has to say it
+    for name in tables.DROPPED:
+        body.pop(name, None)
     if place.route.flavor == "responses" and body.get("store") is None:
         body["store"] = False  # it defaults to true
     if place.route.capability is Capability.CHAT:

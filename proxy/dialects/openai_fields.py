@@ -126,6 +126,10 @@ _PROMPT_CACHE = fields(Table(plain("mode prewarm ttl"), {"comparison_response_id
 _SAMPLING = plain("temperature top_p presence_penalty frequency_penalty seed stop logit_bias top_logprobs user")
 _ACCOUNT = plain("metadata safety_identifier prompt_cache_key prompt_cache_retention verbosity")
 
+# What common clients send about themselves (Codex: ``client_metadata``). It asks for nothing, and stays here: many
+# providers refuse what they do not know.
+DROPPED = ("client_metadata",)
+
 CHAT = Table(
     _SAMPLING,
     _ACCOUNT,
@@ -235,6 +239,7 @@ RESPONSES = Table(
     _COUNTED,
     _ACCOUNT,
     plain("temperature top_p top_logprobs user include image"),
+    plain(" ".join(DROPPED)),
     {
         "context_management": beyond("compaction"),
         "stream": STREAM,
