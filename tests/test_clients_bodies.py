@@ -101,3 +101,44 @@ def test_other_formats_of_googles_answers_are_refused_as_before() -> None:
     with pytest.raises(BadRequest, match="twice"):
         dialects.read(both, PROVIDERS["google"])
     assert refusal("openai", "POST", "/v1/chat/completions", CHAT, query={"$alt": "json"}).code == "unknown_parameter"
+
+
+# No limit
+
+
+@pytest.mark.parametrize(
+    ("path", "named", "written"),
+    [
+        ("/v1/chat/completions", {"max_tokens": -1}, {"max_tokens": 4096}),
+        ("/v1/chat/completions", {"max_completion_tokens": -1}, {"max_tokens": 4096}),
+        ("/v1/chat/completions", {"max_tokens": -1, "max_completion_tokens": -1}, {"max_tokens": 4096}),
+        ("/v1/chat/completions", {"max_tokens": 7, "max_completion_tokens": -1}, {"max_tokens": 7}),
+        ("/v1/chat/completions", {"max_tokens": -1, "max_completion_tokens": 7}, {"max_tokens": 7}),
+        ("/v1/completions", {"max_tokens": -1}, {"max_tokens": 4096}),
+        ("/v1/responses", {"max_output_tokens": -1}, {"max_output_tokens": 4096}),
+    ],
+)
+def test_minus_one_at_a_server_of_the_owners_own_is_no_limit(
+    path: str, named: dict[str, int], written: dict[str, int]
+) -> None:
+    body = {"model": "m"} | ({"input": "x"} if "responses" in path else {"prompt": "x"} if "chat" not in path else CHAT)
+    free, untouched = asked("custom", path, body | named)
+    assert free.demand.limit is None
+    assert untouched.items() >= named.items()
+    bound, sent = asked("custom", path, body | named, 4096)
+    limits = {name: value for name, value in sent.items() if name.startswith("max_")}
+    assert (limits, bound.demand.limit) == (written, next(iter(written.values())))
+    assert bound.limited(5).demand.limit == 5
+
+
+@pytest.mark.parametrize("limit", [None, 4096])
+def test_minus_one_is_refused_where_it_means_nothing(limit: int | None) -> None:
+    for provider in ("openai", "anthropic", "google", "groq", "sandbox"):
+        with pytest.raises(BadRequest) as caught:
+            asked(provider, "/v1/chat/completions", CHAT | {"max_tokens": -1}, limit)
+        assert caught.value.param == "max_tokens"
+    for value in (-2, -1.0, "-1", True):
+        with pytest.raises(BadRequest):
+            asked("custom", "/v1/chat/completions", CHAT | {"max_tokens": value}, limit)
+    with pytest.raises(BadRequest):
+        asked("custom", "/v1/responses", {"model": "m", "input": "x", "max_tool_calls": -1}, limit)

@@ -25,6 +25,7 @@ from .rules import (
     MODALITIES,
     MODEL,
     NAME,
+    NATURAL,
     OBJECT,
     OTHER_MODEL,
     RECORDING,
@@ -248,7 +249,7 @@ RESPONSES = Table(
         "prompt_cache_options": _PROMPT_CACHE,
         "access_programs": refused("it asks for a programme of the provider account"),
     },
-    {"max_output_tokens": LIMIT, "max_tool_calls": LIMIT, "service_tier": TIER},
+    {"max_output_tokens": LIMIT, "max_tool_calls": NATURAL, "service_tier": TIER},
     {
         "prompt": every(STATEFUL, beyond("a stored prompt, which may bring tools")),
         "background": every(STATEFUL, beyond("work in the background, whose usage is not seen")),
