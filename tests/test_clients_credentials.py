@@ -1,0 +1,119 @@
+"""Which of several credentials counts, what a final refusal says, and HEAD: over a real socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jwt
+import pytest
+from django.test import RequestFactory
+
+from grants import tokens
+from grants.models import Call
+from proxy import inbound
+from proxy.exceptions import (
+    BadRequest,
+    Unauthorized,
+)
+
+from .live import eventually
+from .test_relay_attacks import BODY, post
+
+KEY = "sk-ant-api03-left-over-in-the-environment"
+SANDBOX = BODY | {"model": "sandbox-1"}
+CHAT = "/proxy/v1/chat/completions"
+live = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+
+
+def made(typ: str = "at+jwt", kid: str = "a" * 32, **more: Any) -> str:
+    """A token in the form of ours, signed by nobody whom we know."""
+    return jwt.encode({"sub": "x", **more}, "0" * 32, algorithm="HS256", headers={"typ": typ, "kid": kid})
+
+
+def es256(number: int = 0, **header: str) -> str:
+    text = made(n=number).split(".")
+    head = {"alg": "ES256", "typ": "at+jwt", "kid": "a" * 32} | header
+    text[0] = jwt.utils.base64url_encode(repr(head).replace("'", '"').encode()).decode()
+    return ".".join(text)
+
+
+OURS = es256(1)
+ALSO_OURS = es256(2)
+FOREIGN = [
+    "",
+    "sk-proj-1",
+    "AIzaSyA",
+    KEY,
+    "a.b.c",
+    "ey.ey.ey",
+    made(),
+    es256(typ="JWT"),
+    es256(kid="k"),
+    "ü",
+    "x" * 9000,
+]
+
+
+def chosen(**headers: str) -> str:
+    request = RequestFactory().get("/", headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return inbound.token_of(request)
+
+
+# Two credentials
+
+
+@pytest.mark.parametrize("other", FOREIGN)
+def test_the_only_credential_with_the_form_of_ours_is_used(other: str) -> None:
+    assert tokens.has_form(OURS)
+    assert not tokens.has_form(other)
+    assert chosen(authorization=f"Bearer {OURS}", x_api_key=other) == OURS
+    assert chosen(authorization=f"Bearer {other}", x_api_key=OURS) == OURS
+    assert chosen(x_goog_api_key=other, api_key=OURS, x_api_key="sk-third") == OURS
+    assert chosen(authorization=f"Basic {other}", api_key=OURS) == OURS
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ({"authorization": f"Bearer {OURS}", "x-api-key": ALSO_OURS}, "'authorization' and 'x-api-key'"),
+        ({"authorization": "Bearer sk-1", "x-api-key": KEY}, "'authorization' and 'x-api-key'"),
+        ({"x-goog-api-key": "AIza", "api-key": KEY}, "'x-goog-api-key' and 'api-key'"),
+        ({"authorization": "Basic eA==", "x-api-key": KEY}, "'authorization' and 'x-api-key'"),
+    ],
+)
+def test_otherwise_the_refusal_names_the_headers_and_no_value(headers: dict[str, str], named: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        inbound.token_of(RequestFactory().get("/", headers=headers))
+    assert (caught.value.status, caught.value.code) == (400, "two_credentials")
+    assert named in caught.value.message
+    for value in headers.values():
+        assert value.removeprefix("Bearer ") not in caught.value.message
+
+
+def test_one_credential_is_taken_whatever_its_form() -> None:
+    assert chosen(authorization="Bearer sk-1", x_api_key="sk-1") == "sk-1"
+    for headers in ({}, {"authorization": "Basic eA=="}, {"authorization": "Bearer "}):
+        with pytest.raises(Unauthorized):
+            chosen(**headers)
+
+
+class TestOverASocket:
+    pytestmark = live
+
+    @pytest.mark.parametrize("header", ["x-api-key", "x-goog-api-key", "api-key"])
+    def test_a_key_left_over_beside_the_token_is_seen_by_nobody(
+        self, server: Any, issue: Any, upstream: Any, header: str
+    ) -> None:
+        _, token = issue("openai")
+        answer = post(server, CHAT, token, SANDBOX, headers={header: KEY})
+        assert answer.status_code == 200, answer.text
+        arrived = upstream.last
+        assert KEY not in f"{arrived.headers} {arrived.body!r} {answer.headers} {answer.text}"
+        eventually(lambda: Call.objects.exclude(finished_at=None).first())
+        assert KEY not in server.log.read_text()
+
+    def test_a_dead_token_beside_a_key_is_a_401_and_not_the_keys_turn(self, server: Any, issue: Any, by: Any) -> None:
+        grant, token = issue("sandbox")
+        grant.revoke(by)
+        answer = post(server, CHAT, token, SANDBOX, headers={"x-api-key": KEY})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "grant_revoked")
