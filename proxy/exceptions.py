@@ -23,10 +23,14 @@ from __future__ import annotations
 
 from typing import Any
 
+_MAY_PASS = (408, 429)  # the only statuses below 500 that a repeated call may mend
+
 
 class RelayError(Exception):
     """An answer of the broker's own. ``param`` names the offending body field, where there is one.
 
+    ``final``: the same call would fail again, so clients are told not to repeat it. Some (Claude Code) repeat a 401
+    for minutes otherwise. Errors below 500 are final, except those that say when to come again, 408 and 429.
     ``limit``: the limit of the grant that was reached, as :func:`proxy.ratelimit.details` tells it.
     """
 
@@ -50,7 +54,7 @@ class RelayError(Exception):
         self.status = status or self.status
         self.param = param
         self.retry_after = retry_after
-        self.final = final
+        self.final = final or (self.status < 500 and retry_after is None and self.status not in _MAY_PASS)
         self.limit = limit
 
 

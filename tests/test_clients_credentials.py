@@ -6,6 +6,7 @@ from typing import Any
 
 import jwt
 import pytest
+import requests
 from django.test import RequestFactory
 
 from grants import tokens
@@ -13,11 +14,17 @@ from grants.models import Call
 from proxy import inbound
 from proxy.exceptions import (
     BadRequest,
+    Cut,
+    EndpointNotRelayed,
+    LimitReached,
+    NotGranted,
+    RelayError,
     Unauthorized,
+    Unavailable,
 )
 
 from .live import eventually
-from .test_relay_attacks import BODY, post
+from .test_relay_attacks import BODY, post, raw
 
 KEY = "sk-ant-api03-left-over-in-the-environment"
 SANDBOX = BODY | {"model": "sandbox-1"}
@@ -117,3 +124,51 @@ class TestOverASocket:
         grant.revoke(by)
         answer = post(server, CHAT, token, SANDBOX, headers={"x-api-key": KEY})
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "grant_revoked")
+        assert answer.headers["x-should-retry"] == "false"
+
+    # Final refusals
+
+    def test_every_final_refusal_says_so(self, server: Any, issue: Any) -> None:
+        _, token = issue("sandbox", models=("sandbox-1",))
+        refusals = [
+            (401, post(server, CHAT, None)),
+            (401, post(server, CHAT, "sk-1")),
+            (401, post(server, "/proxy/v1/messages", OURS)),
+            (400, post(server, CHAT, token, SANDBOX | {"new_field": 1})),
+            (400, post(server, CHAT, OURS, headers={"x-api-key": ALSO_OURS})),
+            (404, post(server, "/proxy/v1/files", token)),
+            (405, requests.get(server.url + CHAT, headers={"authorization": f"Bearer {token}"}, timeout=9)),
+            (415, post(server, CHAT, token, headers={"content-type": "text/plain"})),
+        ]
+        for status, answer in refusals:
+            assert (answer.status_code, answer.headers.get("x-should-retry")) == (status, "false"), answer.text
+
+    def test_a_websocket_falls_back(self, server: Any, issue: Any) -> None:
+        _, token = issue("sandbox")
+        headers = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+        status, body, told = raw(server, "GET", "/proxy/v1/responses", token, b"", headers)
+        assert (status, told["x-should-retry"]) == (426, "false")
+        assert b'"websocket_not_relayed"' in body
+
+
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (Unauthorized("x"), True),
+        (NotGranted("x"), True),
+        (BadRequest("x"), True),
+        (BadRequest("x", status=413), True),
+        (EndpointNotRelayed("x"), True),
+        (Cut("x"), True),
+        (BadRequest("x", status=408), False),
+        (LimitReached("x", retry_after=2), False),
+        (LimitReached("x"), False),
+        (LimitReached("x", final=True), True),
+        (NotGranted("x", retry_after=2), False),
+        (Unavailable("x"), False),
+        (RelayError("x"), False),
+        (RelayError("x", final=True), True),
+    ],
+)
+def test_which_errors_are_final(error: RelayError, final: bool) -> None:
+    assert error.final is final
