@@ -150,6 +150,31 @@ class TestOverASocket:
         assert (status, told["x-should-retry"]) == (426, "false")
         assert b'"websocket_not_relayed"' in body
 
+    # HEAD
+
+    @pytest.mark.parametrize("path", ["/proxy", "/proxy/"])
+    def test_the_base_url_answers(self, server: Any, path: str) -> None:
+        answer = requests.get(server.url + path, timeout=9)
+        assert (answer.status_code, "AIPassport" in answer.json()["message"]) == (200, True)
+        head = requests.head(server.url + path, timeout=9)
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(answer.content)))
+        assert post(server, path, None).status_code == 401
+
+    @pytest.mark.parametrize("provider", ["sandbox", "openai"])
+    @pytest.mark.parametrize("path", ["/proxy/v1/models", "/proxy/v1/models/gpt-4o", "/proxy/v1/files", CHAT])
+    def test_head_is_get_without_the_body(self, server: Any, issue: Any, provider: str, path: str) -> None:
+        _, token = issue(provider)
+        with requests.Session() as session:
+            session.headers["authorization"] = f"Bearer {token}"
+            for _ in range(2):  # on one connection: a body would be taken for the next answer
+                got, head = session.get(server.url + path, timeout=9), session.head(server.url + path, timeout=9)
+                assert (head.status_code, head.content) == (got.status_code, b"")
+                assert head.headers.get("content-type") == got.headers.get("content-type")
+                assert head.headers.get("content-length") == got.headers.get("content-length")
+        eventually(lambda: not Call.objects.filter(finished_at=None).exists())
+        assert not Call.objects.exclude(outcome__in=("ok", "upstream_error")).exists()
+        assert "Not Found" not in server.log.read_text()
+
 
 @pytest.mark.parametrize(
     ("error", "final"),
