@@ -3,7 +3,8 @@
     RelayError
     ├── BadRequest            400  the request cannot be understood, or asks for what is never relayed
     ├── Unauthorized          401  no token, or one that is not valid any more (RFC 6750 §3.1 invalid_token)
-    ├── NotGranted            403  a valid token, but the grant does not cover this call (insufficient_scope)
+    ├── NotGranted            403  a valid token, but the grant does not cover this call (insufficient_scope);
+    │                            a model that is not granted has another status, by dialect
     ├── EndpointNotRelayed    404
     ├── LimitReached          429  a limit of the grant; ``final`` tells whether waiting helps
     ├── UpstreamError              ``connected`` is false where nothing was sent

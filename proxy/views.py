@@ -112,13 +112,15 @@ class RelayView(APIView):
         """Any error as an answer in the dialect of the caller's SDK, so that it raises its own typed exception."""
         error = _relay_error(exc)
         http = self.request
+        asked = Inbound(http.method or "", f"/{self.kwargs['path']}", headers=inbound.headers_of(http))
+        dialect = dialects.of_request(asked)
+        error.status = dialects.status(dialect, error)
         release_connection()
         if not self._admitted:
             self._tell_refusal(error, http)
         if isinstance(exc, DatabaseError | InterfaceError):
             self._policy = None  # nobody waits a second time for a database that does not answer, to be told of limits
-        asked = Inbound(http.method or "", f"/{self.kwargs['path']}", headers=inbound.headers_of(http))
-        response = JsonResponse(dialects.error_body(dialects.of_request(asked), error), status=error.status)
+        response = JsonResponse(dialects.error_body(dialect, error), status=error.status)
         response.headers["cache-control"] = "no-store"
         if error.status == 401:
             response.headers["www-authenticate"] = f'Bearer realm="AIPassport", error="{error.code}"'

@@ -143,6 +143,25 @@ class TestOverASocket:
         for status, answer in refusals:
             assert (answer.status_code, answer.headers.get("x-should-retry")) == (status, "false"), answer.text
 
+    def test_a_model_that_is_not_granted_has_the_status_of_each_dialect(self, server: Any, issue: Any) -> None:
+        _, token = issue("sandbox", models=("sandbox-1",))
+        said = "This grant does not include the model 'm'."
+        openai = post(server, CHAT, token, BODY | {"model": "m"})
+        anthropic = post(server, "/proxy/v1/messages", token, BODY | {"model": "m", "max_tokens": 5})
+        google = post(server, "/proxy/v1beta/models/m:generateContent", token, {"contents": [{"parts": []}]})
+        assert [answer.status_code for answer in (openai, anthropic, google)] == [404, 400, 404]
+        errors = [answer.json()["error"] for answer in (openai, anthropic, google)]
+        assert [error["message"] for error in errors] == [said] * 3
+        assert [error.get("code") for error in errors] == ["model_not_granted", "model_not_granted", 404]
+        assert [error.get("type") for error in errors] == ["not_found_error", "invalid_request_error", None]
+        assert errors[2]["details"][0]["reason"] == "MODEL_NOT_GRANTED"
+        for answer in (openai, anthropic, google):
+            assert answer.headers["x-should-retry"] == "false"
+        unheard = post(
+            server, "/proxy/v1/embeddings", token, {"model": "sandbox-1", "input": "x"}, headers={"origin": "x"}
+        )
+        assert unheard.status_code == 403
+
     def test_a_websocket_falls_back(self, server: Any, issue: Any) -> None:
         _, token = issue("sandbox")
         headers = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}

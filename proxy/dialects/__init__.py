@@ -29,6 +29,7 @@ __all__ = [
     "of_request",
     "read",
     "route",
+    "status",
 ]
 
 DIALECTS: dict[str, ModuleType] = {"openai": openai, "anthropic": anthropic, "google": google}
@@ -74,6 +75,12 @@ def of_request(inbound: Inbound) -> str:
 def observer(call: UpstreamCall) -> Observer:
     """A fresh observer for the answer to ``call``."""
     return observer_of(call)
+
+
+def status(dialect: str, error: RelayError) -> int:
+    """The HTTP status of ``error`` in this dialect: the one after which its clients show our sentence."""
+    found: int = DIALECTS[dialect].STATUSES.get(error.code, error.status)
+    return found
 
 
 def error_body(dialect: str, error: RelayError) -> dict[str, Any]:

@@ -44,6 +44,7 @@ _STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+STATUSES = {"model_not_granted": 404}  # as for a model that the provider does not have; a 403 is taken for a bad key
 
 
 def path(place: Place, provider: Provider, model: str) -> str:

@@ -96,6 +96,9 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+# A model that is not granted is what OpenAI calls ``model_not_found``. Clients take a 403 for a bad key (vibe), or
+# repeat it (aider, whose ``exceptions.py`` does not know it, but does not repeat a 404).
+STATUSES = {"model_not_granted": 404}
 
 
 def path(place: Place, provider: Provider, model: str) -> str:
