@@ -13,6 +13,7 @@ from proxy.views import RelayView
 
 _relay = RelayView.as_view()
 _RELAY_PREFIX = "/proxy/"
+_RELAY_BASE = "/proxy"  # the base URL of some SDKs, which clients ask for at their start
 _METRICS_PATH = "/metrics"
 
 PAGE_POLICY = (
@@ -45,7 +46,7 @@ def sign_ins(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[H
 
 
 def is_relayed(path: str) -> bool:
-    return path.startswith(_RELAY_PREFIX)
+    return path.startswith(_RELAY_PREFIX) or path == _RELAY_BASE
 
 
 def relay(request: HttpRequest) -> HttpResponseBase:

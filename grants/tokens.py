@@ -218,15 +218,28 @@ def verify(token: str) -> Claims:
     return _in_time(claims)
 
 
-def _checked(token: str) -> Claims:
+def has_form(token: str) -> bool:
+    """Whether a text has the form of our tokens. Says nothing of its being one: only :func:`verify` does."""
+    return _kid_of(token) is not None
+
+
+def _kid_of(token: str) -> str | None:
+    """The signing key that a token names; ``None`` where it has not the form of ours."""
     if len(token) > _MAX_TOKEN_CHARACTERS or not token.isascii():
-        raise InvalidToken("This is not an AIPassport token.")
+        return None
     try:
         header = jwt.get_unverified_header(token)
-    except (jwt.PyJWTError, ValueError) as error:
-        raise InvalidToken("This is not an AIPassport token.") from error
+    except (jwt.PyJWTError, ValueError):
+        return None
     kid = header.get("kid")
     if header != {"alg": ALGORITHM, "typ": TYPE, "kid": kid} or not isinstance(kid, str) or not _KID.fullmatch(kid):
+        return None
+    return kid
+
+
+def _checked(token: str) -> Claims:
+    kid = _kid_of(token)
+    if kid is None:
         raise InvalidToken("This is not an AIPassport token.")
     backend = ring.backend(kid)
     if backend is None:

@@ -3,7 +3,8 @@
     RelayError
     ├── BadRequest            400  the request cannot be understood, or asks for what is never relayed
     ├── Unauthorized          401  no token, or one that is not valid any more (RFC 6750 §3.1 invalid_token)
-    ├── NotGranted            403  a valid token, but the grant does not cover this call (insufficient_scope)
+    ├── NotGranted            403  a valid token, but the grant does not cover this call (insufficient_scope);
+    │                            a model that is not granted has another status, by dialect
     ├── EndpointNotRelayed    404
     ├── LimitReached          429  a limit of the grant; ``final`` tells whether waiting helps
     ├── UpstreamError              ``connected`` is false where nothing was sent
@@ -23,10 +24,14 @@ from __future__ import annotations
 
 from typing import Any
 
+_MAY_PASS = (408, 429)  # the only statuses below 500 that a repeated call may mend
+
 
 class RelayError(Exception):
     """An answer of the broker's own. ``param`` names the offending body field, where there is one.
 
+    ``final``: the same call would fail again, so clients are told not to repeat it. Some (Claude Code) repeat a 401
+    for minutes otherwise. Errors below 500 are final, except those that say when to come again, 408 and 429.
     ``limit``: the limit of the grant that was reached, as :func:`proxy.ratelimit.details` tells it.
     """
 
@@ -50,7 +55,7 @@ class RelayError(Exception):
         self.status = status or self.status
         self.param = param
         self.retry_after = retry_after
-        self.final = final
+        self.final = final or (self.status < 500 and retry_after is None and self.status not in _MAY_PASS)
         self.limit = limit
 
 

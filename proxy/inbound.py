@@ -12,6 +12,8 @@ import gevent
 from django.conf import settings
 from django.http import HttpRequest
 
+from grants import tokens
+
 from . import multipart
 from .dialects.base import CREDENTIAL_PARAMETERS, Form, Inbound
 from .exceptions import BadRequest, LimitReached, Unauthorized, Unavailable
@@ -35,29 +37,53 @@ def headers_of(request: HttpRequest) -> dict[str, str]:
 def token_of(request: HttpRequest) -> str:
     """The one credential of the request.
 
+    Of several, the only one that has the form of our tokens: a provider key that an SDK found in its environment is
+    left out, and seen by nobody. Judged by form alone, so that a dead token does not make the other one count.
+
     Raises:
         Unauthorized: there is none.
-        BadRequest: two different ones, one of another scheme, or one in the URL (URLs end up in logs).
+        BadRequest: two different ones that may both be meant, or one in the URL (URLs end up in logs).
     """
     for name, _ in parse_qsl(request.META.get("QUERY_STRING", ""), keep_blank_values=True):
         if name.lower() in CREDENTIAL_PARAMETERS:
             raise BadRequest("A token belongs into a header: URLs end up in logs.", code="token_in_url")
-    tokens = set()
+    found: dict[str, str] = {}  # the first header of each token
+    other_scheme = False
     for name in CREDENTIAL_HEADERS:
         value = request.META.get(f"HTTP_{name.upper().replace('-', '_')}", "").strip()
         if value and name == "authorization":
             scheme, _, value = value.partition(" ")
             if scheme.lower() != "bearer":
-                raise Unauthorized("The Authorization header must be 'Bearer' and a token.")
+                other_scheme, value = True, ""
         if value.strip():
-            tokens.add(value.strip())
-    if not tokens:
+            found.setdefault(value.strip(), name)
+    return _chosen(found, other_scheme)
+
+
+def _chosen(found: dict[str, str], other_scheme: bool) -> str:
+    """The token among the credentials ``found``, each with its header. ``other_scheme``: one more is no Bearer token.
+
+    Raises:
+        Unauthorized: there is none.
+        BadRequest: there are several, and not exactly one has the form of ours.
+    """
+    if len(found) == 1 and not other_scheme:
+        return next(iter(found))
+    ours = [value for value in found if tokens.has_form(value)]
+    if len(ours) == 1:
+        return ours[0]
+    if not found and other_scheme:
+        raise Unauthorized("The Authorization header must be 'Bearer' and a token.")
+    if not found:
         raise Unauthorized(
             "No token: send the one that AIPassport issued where your SDK puts its API key.", code="token_missing"
         )
-    if len(tokens) > 1:
-        raise BadRequest("Two different credentials in one request.", code="two_credentials")
-    return tokens.pop()
+    names = sorted({*found.values(), *(["authorization"] if other_scheme else [])}, key=CREDENTIAL_HEADERS.index)
+    shown = " and ".join(f"'{name}'" for name in names)
+    raise BadRequest(
+        f"Different credentials in the headers {shown}: send only the token that AIPassport issued.",
+        code="two_credentials",
+    )
 
 
 class Budget:

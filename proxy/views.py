@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from rest_framework.views import APIView
 
 from grants import ledger, limits
@@ -30,6 +30,7 @@ logger = logging.getLogger("aipassport.relay")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # RFC 6750 §3.1: a token that is expired or revoked is invalid_token (401); what it does not cover is a 403.
 _TOKEN_IS_DEAD = {"grant_unknown", "grant_revoked", "grant_expired", "token_revoked", "signing_key_retired"}
+_BASE = "This is AIPassport's relay: the base URL of SDKs, whose calls go to the paths below it."
 
 
 class RelayView(APIView):
@@ -41,6 +42,7 @@ class RelayView(APIView):
     _claims: Claims | None = None
     _call: UpstreamCall | None = None
     _admitted = False
+    _head = False
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         self._clock = Clock()
@@ -56,12 +58,17 @@ class RelayView(APIView):
             response = self.relay(request, path)
         except Exception as error:  # noqa: BLE001  there is an answer to every one
             response = self.handle_exception(error)
-        return self.finalize_response(request, response)
+        response = self.finalize_response(request, response)
+        return _without_body(response) if self._head else response
 
     def relay(self, request: HttpRequest, path: str) -> HttpResponseBase:
         """One call, in the order of the steps."""
         if request.method == "OPTIONS":  # carries no token
             return cors.preflight(request)
+        if request.method == "HEAD":  # the head of what GET would answer
+            request.method, self._head = "GET", True
+        if request.method == "GET" and not path.strip("/"):
+            return JsonResponse({"message": _BASE})
         if request.method not in _METHODS:
             raise BadRequest("This method is not relayed.", code="method_not_allowed", status=405)
         claims = self._claims = authenticate(request)
@@ -105,13 +112,15 @@ class RelayView(APIView):
         """Any error as an answer in the dialect of the caller's SDK, so that it raises its own typed exception."""
         error = _relay_error(exc)
         http = self.request
+        asked = Inbound(http.method or "", f"/{self.kwargs['path']}", headers=inbound.headers_of(http))
+        dialect = dialects.of_request(asked)
+        error.status = dialects.status(dialect, error)
         release_connection()
         if not self._admitted:
             self._tell_refusal(error, http)
         if isinstance(exc, DatabaseError | InterfaceError):
             self._policy = None  # nobody waits a second time for a database that does not answer, to be told of limits
-        asked = Inbound(http.method or "", f"/{self.kwargs['path']}", headers=inbound.headers_of(http))
-        response = JsonResponse(dialects.error_body(dialects.of_request(asked), error), status=error.status)
+        response = JsonResponse(dialects.error_body(dialect, error), status=error.status)
         response.headers["cache-control"] = "no-store"
         if error.status == 401:
             response.headers["www-authenticate"] = f'Bearer realm="AIPassport", error="{error.code}"'
@@ -133,6 +142,24 @@ class RelayView(APIView):
                 call=self._call,
             )
         )
+
+
+def _without_body(response: HttpResponseBase) -> HttpResponse:
+    """``response`` with its status and headers alone; a server would send the body of an answer to HEAD as well.
+
+    The body is read to its end first, so that its call is settled as the one of a client that stayed.
+    """
+    if isinstance(response, StreamingHttpResponse):
+        try:
+            for _ in response:
+                pass
+        finally:
+            response.close()
+    bare = HttpResponse(status=response.status_code, headers=response.headers)
+    if "content-type" not in response.headers:
+        del bare.headers["content-type"]
+    bare._has_been_logged = True  # type: ignore[attr-defined]
+    return bare
 
 
 def _relay_error(exc: Exception) -> RelayError:

@@ -143,7 +143,7 @@ def test_every_answer_says_how_all_limits_stand(server: Any, issue: Any) -> None
     assert found["cost-per-day"]["w"] == 86_400
     assert 0 <= found["cost-per-day"]["t"] <= 86_400
     assert found["requests-per-minute"]["w"] == 60
-    others = {400: {"surprise": 1}, 403: {"model": "gpt-4o"}, 503: {"model": "fake-html-error"}}
+    others = {400: {"surprise": 1}, 404: {"model": "gpt-4o"}, 503: {"model": "fake-html-error"}}
     for status, change in others.items():
         answer = ask(**change)
         assert answer.status_code in (status, 502), answer.text

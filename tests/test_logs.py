@@ -86,7 +86,7 @@ class TestLinesOfCalls:
         grant.revoke(by)
         ask(json_server, token)
         model, forged, revoked = eventually(lambda: (seen := told(json_server, "refusal"))[2:] and seen)
-        assert (model["code"], model["status"], model["trace"]) == ("model_not_granted", 403, TRACE)
+        assert (model["code"], model["status"], model["trace"]) == ("model_not_granted", 404, TRACE)
         assert (model["grant"], model["model"], model["provider"]) == (str(grant.pk), "gpt-4o", "sandbox")
         assert (forged["code"], forged["status"], forged["grant"]) == ("invalid_token", 401, "")
         assert (revoked["code"], revoked["grant"], revoked["app"]) == ("grant_revoked", str(grant.pk), "")

@@ -99,7 +99,7 @@ def test_the_first_byte_is_counted_from_the_moment_the_call_was_sent(server: Any
 
 def test_refusals_are_counted_by_their_code(two_workers: Any, issue: Any) -> None:
     grant, token = issue("sandbox", models=("sandbox-1",), max_requests=1)
-    assert chat(two_workers, token, "gpt-4o").status_code == 403
+    assert chat(two_workers, token, "gpt-4o").status_code == 404
     assert chat(two_workers, token).status_code == 200
     assert [chat(two_workers, token).status_code for _ in range(2)] == [429, 429]
     assert chat(two_workers, "eyJ-no-token").status_code == 401

@@ -112,7 +112,7 @@ def test_pages_lead_from_plain_http_to_https_and_tokens_do_not(site: Front) -> N
     page = requests.get(f"{site.plain}/admin/", allow_redirects=False, timeout=10)
     assert page.status_code == 308
     assert page.headers["location"] == "https://localhost/admin/"
-    for path in ("/proxy/v1/chat/completions", "/api/tokens/"):
+    for path in ("/proxy/v1/chat/completions", "/proxy", "/api/tokens/"):
         answer = requests.post(f"{site.plain}{path}", json={}, allow_redirects=False, timeout=10)
         assert answer.status_code == 403, path
 

@@ -181,9 +181,9 @@ def test_a_call_without_a_token_is_a_401_in_the_sdks_dialect(server: Any, transa
 def test_two_different_credentials_are_refused_and_the_same_one_twice_is_not(server: Any, issue: Any) -> None:
     _, token = issue("sandbox")
     body = BODY | {"model": "sandbox-1"}
-    two = post(server, "/proxy/v1/chat/completions", token, body, headers={"x-api-key": "sk-other"})
-    assert two.status_code == 400
-    assert two.json()["error"]["code"] == "two_credentials"
+    _, other = issue("sandbox")
+    two = post(server, "/proxy/v1/chat/completions", token, body, headers={"x-api-key": other})
+    assert (two.status_code, two.json()["error"]["code"]) == (400, "two_credentials")
     assert post(server, "/proxy/v1/chat/completions", token, body, headers={"x-api-key": token}).status_code == 200
 
 
@@ -212,7 +212,6 @@ def test_a_token_in_the_url_is_refused(server: Any, issue: Any, name: str) -> No
         "/proxy/v1\\chat\\completions",
         "/proxy/@evil.example/v1/chat/completions",
         "/proxy/v1/chat/completions%0d%0aX:%201",
-        "/proxy/v1/chat/completions/",
         "/proxy/v1/files",
         "/proxy/v1/batches",
         "/proxy/v1/fine_tuning/jobs",
@@ -316,7 +315,7 @@ def test_what_was_not_granted_is_refused_with_a_sentence_that_says_so(
     _, token = issue("openai", **grant_terms)
     before = len(upstream.seen)
     answer = post(server, "/proxy/v1/chat/completions", token, BODY | body)
-    assert answer.status_code == 403
+    assert answer.status_code == (404 if code == "model_not_granted" else 403)
     assert answer.json()["error"]["code"] == code
     assert len(answer.json()["error"]["message"]) > 20
     assert len(upstream.seen) == before

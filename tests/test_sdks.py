@@ -101,14 +101,14 @@ def test_openai_embeddings_moderations_and_models(server: Any, issue: Any) -> No
         assert sum(x * x for x in vectors[0].embedding) == pytest.approx(1, abs=1e-3)
         assert {model.id for model in client.models.list()} <= {"sandbox-1", "sandbox-embed"}
         assert client.models.retrieve("sandbox-1").id == "sandbox-1"
-        with pytest.raises(openai.PermissionDeniedError):
+        with pytest.raises(openai.NotFoundError):
             client.models.retrieve("sandbox-slow")
 
 
 def test_openai_errors_are_typed(server: Any, issue: Any, by: Any) -> None:
     grant, token = issue("openai", models=("sandbox-1",), max_requests=1)
     with openai.OpenAI(**openai_of(server, token)) as client:
-        with pytest.raises(openai.PermissionDeniedError) as denied:
+        with pytest.raises(openai.NotFoundError) as denied:
             client.chat.completions.create(model="gpt-4o", messages=HELLO)
         assert denied.value.code == "model_not_granted"
         assert "gpt-4o" in denied.value.message
@@ -215,7 +215,7 @@ def test_anthropic_async_and_typed_errors(server: Any, issue: Any, by: Any) -> N
         async with anthropic.AsyncAnthropic(**anthropic_of(server, token)) as client:
             async with client.messages.stream(model="sandbox-1", max_tokens=50, messages=HELLO) as stream:
                 assert await stream.get_final_text()
-            with pytest.raises(anthropic.PermissionDeniedError):
+            with pytest.raises(anthropic.BadRequestError, match="does not include the model"):
                 await client.messages.create(model="claude-x", max_tokens=5, messages=HELLO)
             grant.revoke(by)
             with pytest.raises(anthropic.AuthenticationError):
@@ -263,5 +263,5 @@ def test_gemini_async_options_and_typed_errors(server: Any, issue: Any) -> None:
     assert asyncio.run(run())
     with pytest.raises(genai_errors.ClientError) as denied:
         client.models.generate_content(model="gemini-2.5-pro", contents="x")
-    assert denied.value.code == 403
-    assert denied.value.status == "PERMISSION_DENIED"
+    assert denied.value.code == 404
+    assert denied.value.status == "NOT_FOUND"

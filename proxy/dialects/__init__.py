@@ -17,7 +17,7 @@ from . import anthropic, google, openai, reader
 from .base import Inbound, Observer, UpstreamCall
 from .models import filter_models
 from .observers import observer_of
-from .routes import Directory, Route, by_headers, by_path
+from .routes import Directory, Route, by_headers, by_path, single_slashes
 
 __all__ = [
     "DIALECTS",
@@ -29,6 +29,7 @@ __all__ = [
     "of_request",
     "read",
     "route",
+    "status",
 ]
 
 DIALECTS: dict[str, ModuleType] = {"openai": openai, "anthropic": anthropic, "google": google}
@@ -68,12 +69,18 @@ def of_request(inbound: Inbound) -> str:
     place = _directory.look(inbound.method, inbound.path, inbound.headers)
     if place is not None:
         return place.route.dialect
-    return by_path(inbound.path) or by_headers(inbound.headers)
+    return by_path(single_slashes(inbound.path)) or by_headers(inbound.headers)
 
 
 def observer(call: UpstreamCall) -> Observer:
     """A fresh observer for the answer to ``call``."""
     return observer_of(call)
+
+
+def status(dialect: str, error: RelayError) -> int:
+    """The HTTP status of ``error`` in this dialect: the one after which its clients show our sentence."""
+    found: int = DIALECTS[dialect].STATUSES.get(error.code, error.status)
+    return found
 
 
 def error_body(dialect: str, error: RelayError) -> dict[str, Any]:

@@ -53,6 +53,9 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+# Claude Code's gateway protocol asks for 400 where a model is not offered. After a 404 it says in its own words that
+# the model may not exist, without our sentence.
+STATUSES = {"model_not_granted": 400}
 
 
 def path(place: Place, provider: Provider, model: str) -> str:

@@ -18,7 +18,9 @@ from grants.providers import Capability
 from . import lowering
 
 # Query parameters in which a token might be sent; in lower case.
-CREDENTIAL_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token", "authorization"})
+CREDENTIAL_PARAMETERS = frozenset(
+    {"key", "$key", "api_key", "api-key", "apikey", "access_token", "oauth_token", "token", "authorization"}
+)
 
 
 @dataclass(frozen=True, slots=True)

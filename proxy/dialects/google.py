@@ -44,6 +44,7 @@ _STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+STATUSES = {"model_not_granted": 404}  # as for a model that the provider does not have; a 403 is taken for a bad key
 
 
 def path(place: Place, provider: Provider, model: str) -> str:
@@ -57,6 +58,16 @@ def complete(reading: Reading, place: Place) -> bool:
         for name in ("serviceTier", "service_tier"):
             limits.pin_tier(reading, "", name)  # absent is standard: no account sets it otherwise
     return False
+
+
+def parameter(name: str, value: str) -> tuple[str, str]:
+    """A query parameter as the API documents it. Google's generated REST clients write ``$alt=json;enum-encoding=int``.
+
+    Enumerations stay names: those clients read both, and the reports of usage are read by name.
+    """
+    if name not in ("alt", "$alt"):
+        return name, value
+    return "alt", value.removesuffix(";enum-encoding=int")
 
 
 def check_query(place: Place, provider: Provider, query: dict[str, str]) -> tuple[tuple[str, str], ...]:

@@ -22,6 +22,7 @@ from typing import Any
 from ..exceptions import BadRequest
 from .fields import Reading
 from .lowering import LEAST_BUDGET, budget_of, fit_budget, fit_gemini_budget, has_budget, spelled
+from .rules import NO_LIMIT
 
 _CONFIG = ("generationConfig", "generation_config")
 _LIMIT = ("maxOutputTokens", "max_output_tokens")
@@ -33,15 +34,20 @@ def settle(reading: Reading, names: tuple[str, ...], own: str = "", *, exchangea
 
     ``names``: the fields that name it. ``own``: the one that the server surely obeys (the first, if not said).
     ``exchangeable``: it obeys the others just as surely; else they give way to ``own``.
+    -1 (no limit, at servers of the owner's own) counts as absent where a limit is needed.
 
     Raises:
         BadRequest: two limits that differ, or none at all (0), where a limit is needed.
     """
     body, own = reading.body, own or names[0]
-    named = [name for name in names if body.get(name) is not None]
+    open_ended = [name for name in names if body.get(name) == NO_LIMIT]
     if not reading.tally.limited:
-        reading.tally.limit = max([body[name] for name in named], default=None)
+        given = [body[name] for name in names if body.get(name) is not None]
+        reading.tally.limit = None if open_ended else max(given, default=None)
         return
+    for name in open_ended:
+        del body[name]
+    named = [name for name in names if body.get(name) is not None]
     asked = body[named[0]] if named else None
     if len(named) > 1 and body[named[1]] != asked:
         raise BadRequest("The output limits in this request differ; name one.", param=named[1])

@@ -96,6 +96,9 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+# A model that is not granted is what OpenAI calls ``model_not_found``. Clients take a 403 for a bad key (vibe), or
+# repeat it (aider, whose ``exceptions.py`` does not know it, but does not repeat a 404).
+STATUSES = {"model_not_granted": 404}
 
 
 def path(place: Place, provider: Provider, model: str) -> str:
@@ -114,6 +117,8 @@ def complete(reading: Reading, place: Place) -> bool:
     body, oddity = reading.body, peculiar.of(reading.provider)
     if place.prefix == DEPLOYMENTS and not oddity.deployments:
         body["model"] = place.model  # an Azure client on another provider: there the body has to say it
+    for name in tables.DROPPED:
+        body.pop(name, None)
     if place.route.flavor == "responses" and body.get("store") is None:
         body["store"] = False  # it defaults to true
     if place.route.capability is Capability.CHAT:

@@ -25,6 +25,7 @@ from .rules import (
     MODALITIES,
     MODEL,
     NAME,
+    NATURAL,
     OBJECT,
     OTHER_MODEL,
     RECORDING,
@@ -125,6 +126,10 @@ _MODERATION = fields(Table({"model": OTHER_MODEL}, plain("policy")))
 _PROMPT_CACHE = fields(Table(plain("mode prewarm ttl"), {"comparison_response_id": STATEFUL}))
 _SAMPLING = plain("temperature top_p presence_penalty frequency_penalty seed stop logit_bias top_logprobs user")
 _ACCOUNT = plain("metadata safety_identifier prompt_cache_key prompt_cache_retention verbosity")
+
+# What common clients send about themselves (Codex: ``client_metadata``). It asks for nothing, and stays here: many
+# providers refuse what they do not know.
+DROPPED = ("client_metadata",)
 
 CHAT = Table(
     _SAMPLING,
@@ -235,6 +240,7 @@ RESPONSES = Table(
     _COUNTED,
     _ACCOUNT,
     plain("temperature top_p top_logprobs user include image"),
+    plain(" ".join(DROPPED)),
     {
         "context_management": beyond("compaction"),
         "stream": STREAM,
@@ -243,7 +249,7 @@ RESPONSES = Table(
         "prompt_cache_options": _PROMPT_CACHE,
         "access_programs": refused("it asks for a programme of the provider account"),
     },
-    {"max_output_tokens": LIMIT, "max_tool_calls": LIMIT, "service_tier": TIER},
+    {"max_output_tokens": LIMIT, "max_tool_calls": NATURAL, "service_tier": TIER},
     {
         "prompt": every(STATEFUL, beyond("a stored prompt, which may bring tools")),
         "background": every(STATEFUL, beyond("work in the background, whose usage is not seen")),

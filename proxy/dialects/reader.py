@@ -13,7 +13,7 @@ from types import ModuleType
 from grants.providers import PROVIDERS, Capability, Provider
 
 from ..exceptions import BadRequest, EndpointNotRelayed
-from . import anthropic, forms, lowering, peculiar, strict_json
+from . import anthropic, forms, google, lowering, peculiar, strict_json
 from .base import CREDENTIAL_PARAMETERS, Demand, Form, Inbound, UpstreamCall
 from .demand import field_names, message_count, text_size
 from .fields import Reading, Table, check_fields
@@ -135,12 +135,17 @@ def _is_compatible(route: Route, provider: Provider) -> bool:
 
 
 def _query(inbound: Inbound, route: Route) -> dict[str, str]:
+    """The parameters that pass. Of a GET unknown ones are dropped: they run no model, and clients add their own."""
     query: dict[str, str] = {}
     for name, value in inbound.query:
+        if route.dialect == "google":
+            name, value = google.parameter(name, value)
         shown = ascii(name)[1:-1][:80]
         if name.lower() in CREDENTIAL_PARAMETERS:
             raise BadRequest("A token belongs into a header: URLs end up in logs.", code="token_in_url")
         if name not in route.query and not (name == "api-version" and route.dialect == "openai"):
+            if route.method == "GET":
+                continue
             raise BadRequest(
                 f"The query parameter '{shown}' is not relayed here.", code="unknown_parameter", param=shown
             )

@@ -62,13 +62,15 @@ class Place:
 _SEGMENT = r"(?!\.)[A-Za-z0-9._:+-]{1,200}(?<!\.)"
 _CLEAN = re.compile(r"(?:/[A-Za-z0-9._:+~-]+)+")
 _DOTS = re.compile(r"/\.{1,2}(?:/|$)")
+_SLASHES = re.compile(r"/{2,}")
 
 OPENAI_PREFIXES = ("/v1", "", "/v1beta/openai", "/openai/v1", "/openai")
 DEPLOYMENTS = "/openai/deployments"
 GEMINI_PREFIXES = ("/v1beta", "/v1", "/v1alpha")
+GEMINI_DEFAULT = "/v1beta"  # where a path names no version
 
 _DEPLOYMENT = re.compile(rf"{DEPLOYMENTS}/({_SEGMENT})(/[a-z/]+)")
-_GEMINI = re.compile(rf"(/v1|/v1beta|/v1alpha)/models/({_SEGMENT}):([A-Za-z]+)")
+_GEMINI = re.compile(rf"(/v1|/v1beta|/v1alpha|)/models/({_SEGMENT}):([A-Za-z]+)")
 _MODEL = re.compile(rf"(/v1beta/openai|/openai/v1|/openai|/v1beta|/v1alpha|/v1|)/models/({_SEGMENT}(?:/{_SEGMENT})*)")
 
 
@@ -99,11 +101,17 @@ class Directory:
 
         Raises:
             EndpointNotRelayed: it has none.
-            BadRequest: it has one, under another method (405).
+            BadRequest: it has one, under another method (405), or for requests that open no WebSocket (426).
         """
         place = self.look(method, path, headers)
         if place is None:
-            raise EndpointNotRelayed(why_not(path))
+            raise EndpointNotRelayed(why_not(path) or self._hint(method, single_slashes(path), headers))
+        if place.route.method != method and opens_websocket(headers):
+            raise BadRequest(
+                f"WebSockets are not relayed: send a {place.route.method} request to this path.",
+                code="websocket_not_relayed",
+                status=426,
+            )
         if place.route.method != method:
             raise BadRequest(
                 f"This endpoint takes {place.route.method} requests.", code="method_not_allowed", status=405
@@ -112,8 +120,11 @@ class Directory:
 
     def look(self, method: str, path: str, headers: Mapping[str, str]) -> Place | None:
         """As :meth:`find`, but whatever the method; ``None`` where there is nothing."""
+        path = single_slashes(path)
         if path == "/v1/models":
             return Place(self._models[by_headers(headers)], prefix="/v1")
+        if path == "/models" and by_headers(headers) == "google":
+            return Place(self._models["google"], prefix=GEMINI_DEFAULT)
         place = self._static.get(path)
         if place is not None:
             return place
@@ -129,13 +140,45 @@ class Directory:
         gemini = path.startswith(_GEMINI_ONLY) or method != "GET" or by_headers(headers) == "google"
         if gemini and (match := _GEMINI.fullmatch(path)):  # else a colon is part of a model's name
             verb = self._verbs.get(match[3])
-            return Place(verb, match[2], match[1]) if verb else None
+            return Place(verb, match[2], match[1] or GEMINI_DEFAULT) if verb else None
         if match := _MODEL.fullmatch(path):
             prefix, model = match[1], match[2]
-            google = prefix + "/" in _GEMINI_ONLY
-            dialect = "google" if google else by_headers(headers) if prefix == "/v1" else "openai"
-            return None if dialect == "google" and "/" in model else Place(self._model[dialect], model, prefix)
+            dialect = _dialect_of_model(prefix, headers)
+            if dialect == "google":
+                return None if "/" in model else Place(self._model[dialect], model, prefix or GEMINI_DEFAULT)
+            return Place(self._model[dialect], model, prefix)
         return None
+
+    def _hint(self, method: str, path: str, headers: Mapping[str, str]) -> str:
+        """A sentence on a path that leads nowhere. Base URLs with one part too many are common: name what was meant."""
+        if not _CLEAN.fullmatch(path) or len(path) > 200:
+            return "This path is not relayed."
+        start = path.find("/", 1)
+        while start > 0:
+            if (place := self.look(method, path[start:], headers)) is not None and place.route.method == method:
+                return f"{path} is not relayed, {path[start:]} is: see the base URL."
+            start = path.find("/", start + 1)
+        return f"{path} is not relayed."
+
+
+def single_slashes(path: str) -> str:
+    """``path`` without empty segments: a base URL that ends in a slash makes them, and no route has one."""
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return path[:-1] if path.endswith("/") and len(path) > 1 else path
+
+
+def opens_websocket(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks for a WebSocket. Reverse proxies drop ``Upgrade`` (it is hop-by-hop), not the key."""
+    return "sec-websocket-key" in headers or "websocket" in headers.get("upgrade", "").lower()
+
+
+def _dialect_of_model(prefix: str, headers: Mapping[str, str]) -> str:
+    """The dialect of a path that names one model. Without a version only Gemini's header tells Gemini's."""
+    if prefix + "/" in _GEMINI_ONLY:
+        return "google"
+    told = by_headers(headers)
+    return told if prefix == "/v1" or (prefix == "" and told == "google") else "openai"
 
 
 def _is(route: Route, what: str) -> bool:
@@ -206,15 +249,11 @@ NOT_RELAYED: dict[str, str] = {
 _PREFIX = re.compile(r"/(?:v1beta/openai/|openai/v1/|openai/deployments/|openai/|v1beta/|v1alpha/|v1/)?")
 
 
-def why_not(path: str) -> str:
-    """One sentence on a path that is not relayed; it repeats the path only where that is harmless."""
+def why_not(path: str) -> str | None:
+    """One sentence on a kind of endpoint that is never relayed; ``None`` for a path of no known kind."""
+    path = single_slashes(path)
     match = _PREFIX.match(path)
     rest = path[match.end() :] if match else ""
     if rest.startswith("responses/compact"):
         return "Compaction is not relayed."
-    known = NOT_RELAYED.get(re.split("[/:]", rest, maxsplit=1)[0])
-    if known is not None:
-        return known
-    if not _CLEAN.fullmatch(path) or len(path) > 200:
-        return "This path is not relayed."
-    return f"{path} is not relayed."
+    return NOT_RELAYED.get(re.split("[/:]", rest, maxsplit=1)[0])

@@ -12,6 +12,7 @@ from ..exceptions import BadRequest
 from .fields import Kind, Reading, Rule, Table, check_fields, fold
 
 MAX_COUNT = 2**31 - 1
+NO_LIMIT = -1
 _DATE = re.compile(r"_20\d{6}$")
 
 # Fields by themselves
@@ -71,6 +72,13 @@ def _other_model(reading: Reading, where: str, value: Any) -> None:
 
 
 def _limit(reading: Reading, where: str, value: Any) -> None:
+    """An output limit. Servers of the owner's own (LM Studio, llama.cpp) take -1 for none; see ``limits.settle``."""
+    if type(value) is int and value == NO_LIMIT and reading.provider.open_fields:
+        return
+    _natural(reading, where, value)
+
+
+def _natural(reading: Reading, where: str, value: Any) -> None:
     if type(value) is not int or not 0 <= value <= MAX_COUNT:
         raise BadRequest(f"'{where}' must be a whole number, not negative.", param=where)
 
@@ -176,6 +184,7 @@ DESCRIBED = Rule("checked", _described)
 MODALITIES = Rule("priced", _modalities)
 OTHER_MODEL = Rule("checked", _other_model)
 LIMIT = Rule("priced", _limit)
+NATURAL = Rule("priced", _natural)
 COUNT = Rule("priced", _count)
 TIER = Rule("priced", _name)  # the account's own setting where it is "auto" or absent
 STREAM = Rule("checked", _stream)
