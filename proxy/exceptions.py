@@ -28,6 +28,7 @@ class RelayError(Exception):
     """An answer of the broker's own. ``param`` names the offending body field, where there is one.
 
     ``limit``: the limit of the grant that was reached, as :func:`proxy.ratelimit.details` tells it.
+    ``details``: what Anthropic's SDKs read in ``error.details``, to send the call again in another way.
     """
 
     status = 500
@@ -43,6 +44,7 @@ class RelayError(Exception):
         retry_after: int | None = None,
         final: bool = False,
         limit: dict[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -52,6 +54,7 @@ class RelayError(Exception):
         self.retry_after = retry_after
         self.final = final
         self.limit = limit
+        self.details = details
 
 
 class BadRequest(RelayError):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from grants.providers import Capability
+
 from ..exceptions import BadRequest
 from .fields import PLAIN, Reading, Rule, Table, apply, plain
 from .rules import (
@@ -102,6 +104,15 @@ def _edits(reading: Reading, where: str, value: Any) -> None:
             reading.tally.beyond("compaction")
 
 
+def _new_thread(reading: Reading, where: str, value: Any) -> None:
+    """The provider keeps the conversation from here on, and this call shows all of it."""
+    reading.ask(Capability.STATE, where)
+    if value.keys() != {"type"}:
+        reading.tally.hidden = True
+
+
+_THREAD = kinds({"create": Rule("stateful", _new_thread), "continue": STATEFUL}, what="A thread")
+
 COUNT_TOKENS = Table(
     plain("tool_choice thinking output_config output_format cache_control"),
     {"context_management": Rule("priced", _edits), "compaction": beyond("compaction")},
@@ -122,7 +133,7 @@ MESSAGES = Table(
     {"max_tokens": LIMIT, "service_tier": TIER, "inference_geo": TIER},
     {
         "container": STATEFUL,
-        "thread": STATEFUL,
+        "thread": _THREAD,
         "diagnostics": every(OBJECT, some(previous_message_id=STATEFUL)),
     },
 )

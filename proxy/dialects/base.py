@@ -83,6 +83,14 @@ class Demand(NamedTuple):
 
 _NO_DEMAND = Demand()
 
+
+class Asked(NamedTuple):
+    """The first field of a body that asks for a capability. ``kind``: the type of its value, where it names one."""
+
+    where: str
+    kind: str = ""
+
+
 _BLOCK = 65536
 
 
@@ -113,7 +121,7 @@ class UpstreamCall:
     ``route``: ledger name such as ``openai.chat``; its first half is the dialect of the answer.
     ``path``: constant upstream path below the provider's base URL (never the caller's own bytes).
     ``models``: every model that may run; the first is the billed one; empty for model lists.
-    ``capabilities``: all of them must be granted.
+    ``capabilities``: all of them must be granted. ``asked``: which fields of the body ask for them.
     ``compatible``: an OpenAI-shaped endpoint (the key travels in ``Provider.openai_auth``).
     ``json``: the checked body, re-serialised (``None``: no body, or ``form``); in a file where it is large.
     ``stream``: the caller asked for server-sent events.
@@ -144,6 +152,7 @@ class UpstreamCall:
     limit_paths: tuple[tuple[str, ...], ...] = ()
     demand: Demand = _NO_DEMAND
     tail: int = 0
+    asked: Mapping[Capability, Asked] = field(default_factory=dict)
 
     @property
     def model(self) -> str:

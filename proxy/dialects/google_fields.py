@@ -51,7 +51,7 @@ def _file_uri(reading: Reading, where: str, value: Any) -> None:
     if "\\" in value or "@" in parts.netloc:
         raise BadRequest(f"'{where}' is not a URI that all readers understand alike.", param=where)
     own = parts.scheme not in ("http", "https") or host == "googleapis.com" or host.endswith(".googleapis.com")
-    reading.capabilities.add(Capability.STATE if own else Capability.WEB)
+    reading.ask(Capability.STATE if own else Capability.WEB, where)
     reading.tally.hidden = True
 
 

@@ -86,7 +86,7 @@ _CHAT_MESSAGE = some(content=_CHAT_CONTENT, audio=STATEFUL)  # audio: {"id"} of 
 def _container(reading: Reading, where: str, value: Any) -> None:
     """``"cntr_…"``, or a container to be made: files, skills and domain secrets of the account, a way to the net."""
     if type(value) is str:
-        reading.capabilities.add(Capability.STATE)
+        reading.ask(Capability.STATE, where)
     elif _CONTAINER.check is not None:
         _CONTAINER.check(reading, where, value)
 
@@ -106,9 +106,15 @@ _IMAGE_TOOL = Table(
 )
 _NAMESPACE = some(tools=each(kinds(plain("function custom"), what="A tool")))
 
+# Without reach, but where the provider searches, the model runs again after each search.
+_HOSTED_SEARCH = beyond("hosted tools")
+_SEARCH = kinds(
+    {"client": PLAIN, "server": _HOSTED_SEARCH}, what="A tool search", absent=_HOSTED_SEARCH, key="execution"
+)
+
 TOOLS: dict[str, Rule] = {
     **plain("function custom apply_patch local_shell"),  # the app's own
-    "tool_search": beyond("hosted tools"),  # without reach, but the model runs again after each search
+    "tool_search": _SEARCH,
     "namespace": _NAMESPACE,
     "shell": _SHELL_ENVIRONMENT,
     **apply(WEB, "web_search web_search_2025_08_26 web_search_preview web_search_preview_2025_03_11"),
@@ -189,7 +195,7 @@ def _kept(*inline: str) -> Rule:
 
     def check(reading: Reading, where: str, value: Any) -> None:
         if not any(value.get(name) for name in inline):
-            reading.capabilities.add(Capability.STATE)
+            reading.ask(Capability.STATE, where, value)
             reading.tally.hidden = True
 
     return Rule("stateful", check)

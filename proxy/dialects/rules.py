@@ -26,7 +26,8 @@ def needs(*capabilities: Capability, kind: Kind = "hosted") -> Rule:
 
     def check(reading: Reading, where: str, value: Any) -> None:
         if value is not False and value != []:
-            reading.capabilities.update(capabilities)
+            for capability in capabilities:
+                reading.ask(capability, where, value)
             if Capability.STATE in capabilities:
                 reading.tally.hidden = True
             if outward:
@@ -95,7 +96,7 @@ def _switch(reading: Reading, where: str, value: Any) -> None:
     if type(value) is not bool:
         raise BadRequest(f"'{where}' must be true or false.", param=where)
     if value:
-        reading.capabilities.add(Capability.STATE)
+        reading.ask(Capability.STATE, where)
 
 
 def _object(reading: Reading, where: str, value: Any) -> None:
@@ -144,7 +145,8 @@ def _modalities(reading: Reading, where: str, value: Any) -> None:
         if asked is None:
             raise BadRequest(f"'{where}' may name text, audio and image.", param=where)
         if asked:
-            reading.capabilities.update(asked)
+            for capability in asked:
+                reading.ask(capability, where)
             reading.tally.beyond("spoken or drawn answers")
     reading.tally.text_only = bool(items) and all(item.lower() == "text" for item in items)
 
@@ -225,12 +227,14 @@ def each(rule: Rule, *, text: bool = False, single: bool = False) -> Rule:
         if type(value) is str and text:
             return
         if type(value) is dict and single:
-            value = (value,)
-        elif type(value) is not list:
+            if inner is not None:
+                inner(reading, where, value)
+            return
+        if type(value) is not list:
             raise BadRequest(f"'{where}' must be a list.", param=where)
         if inner is not None:
-            for item in value:
-                inner(reading, where, item)
+            for index, item in enumerate(value):
+                inner(reading, f"{where}[{index}]", item)
 
     return Rule("checked", check)
 
@@ -265,7 +269,7 @@ def kinds(
         if rule is None:
             shown = ascii(kind)[:80]
             raise BadRequest(
-                f"{what} of type {shown} in '{where}' is not known here, so it is not relayed.",
+                f"{what} of {key} {shown} in '{where}' is not known here, so it is not relayed.",
                 code="unknown_field",
                 param=where,
             )
