@@ -202,6 +202,8 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, c
             continue
         except ledger.Full as full:
             watch.touch(policy.grant, full.code if full.final else "")
+            if asked.bound is not None:
+                full.because(asked.bound.why)
             raise
         except (DatabaseError, InterfaceError):
             watch.doubt(call_id)

@@ -198,6 +198,25 @@ def test_what_is_granted_decides_what_is_stored(server: Any, issue: Any, upstrea
 
 @pytest.mark.live
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_cost": 1_000_000_000}, {"max_cost_per_call": 1_000_000_000}, {"tokens_per_minute": 10_000}],
+)
+def test_a_refusal_for_money_says_why_the_bound_is_high(server: Any, issue: Any, limits: dict[str, int]) -> None:
+    _, token = issue("openai", **limits)
+    pdf = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}
+    told = []
+    for part in (pdf, {"type": "input_text", "text": "x" * 1_200_000}):
+        body = {"model": "gpt-5.5", "input": [{"role": "user", "content": [part]}]}
+        answer = post(server, "/proxy/v1/responses", token, body)
+        assert answer.status_code == 429, answer.text
+        told.append(answer.json()["error"]["message"])
+    assert "'input[0].content[0].file_data', which counts as the model's whole context window" in told[0]
+    assert "context window" not in told[1]
+
+
+@pytest.mark.live
+@pytest.mark.django_db(transaction=True)
 def test_a_refused_field_is_named_in_the_answer(server: Any, issue: Any, upstream: Any) -> None:
     _, token = issue("openai")
     before = len(upstream.seen)

@@ -60,7 +60,20 @@ SOURCES: dict[str, Rule] = {
     "content": _BLOCKS_INSIDE,
     "file": STATEFUL,
 }
+
+
+def _picture_url(reading: Reading, where: str, value: Any) -> None:
+    """A picture by URL is scaled as an inline one is; any other file there is refused (docs, "Vision")."""
+    url = value.get("url")
+    if type(url) is str and url.startswith(("https://", "http://")):
+        reading.tally.images += 1
+    else:
+        reading.tally.hide(where)
+
+
+PICTURE_SOURCES = {**SOURCES, "url": Rule("checked", _picture_url)}
 _WITH_SOURCE = some(source=kinds(SOURCES, what="A source"))
+_WITH_PICTURE = some(source=kinds(PICTURE_SOURCES, what="A source"))
 _ADDED_TOOL: dict[str, Rule] = {
     "tool_reference": PLAIN,
     "tool_definition": some(definition=_TOOL),
@@ -75,7 +88,8 @@ BLOCKS: dict[str, Rule] = {
     **plain("server_tool_use tool_search_tool_result mcp_tool_use"),
     **apply(HIDDEN, "web_search_tool_result web_fetch_tool_result code_execution_tool_result mcp_tool_result"),
     **apply(HIDDEN, "bash_code_execution_tool_result text_editor_code_execution_tool_result advisor_tool_result"),
-    **apply(_WITH_SOURCE, "image document"),
+    "image": _WITH_PICTURE,
+    "document": _WITH_SOURCE,
     "tool_result": _BLOCKS_INSIDE,
     "tool_addition": some(tool=kinds(_ADDED_TOOL, what="A tool")),
     "container_upload": STATEFUL,
@@ -108,7 +122,7 @@ def _new_thread(reading: Reading, where: str, value: Any) -> None:
     """The provider keeps the conversation from here on, and this call shows all of it."""
     reading.ask(Capability.STATE, where)
     if value.keys() != {"type"}:
-        reading.tally.hidden = True
+        reading.tally.hide(where)
 
 
 _THREAD = kinds({"create": Rule("stateful", _new_thread), "continue": STATEFUL}, what="A thread")

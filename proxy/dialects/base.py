@@ -63,9 +63,9 @@ class Demand(NamedTuple):
 
     text: int = 0  # bytes of inline text, normalised if that is more, and its framing: never fewer than its tokens
     characters: int = 0  # text to be spoken (speech), exactly
-    images: int = 0  # pictures in the body for the model to look at (inline)
+    images: int = 0  # pictures for the model to look at: inline, or by a URL that can only be a picture's
     audio: tuple[int, ...] = ()  # inline audio and uploaded files: whole seconds each, rounded up
-    hidden: bool = False  # refers to what the body does not show: URLs, PDFs, files, stored ids
+    hidden: bool = False  # refers to what the body does not show: files and pages by URL, PDFs, stored ids
     pictures: int = 0  # pictures to be made (n)
     size: str = ""  # of those pictures
     quality: str = ""
@@ -79,6 +79,7 @@ class Demand(NamedTuple):
     messages: int = 0  # messages of the conversation, the system prompt included; 0: not counted
     described: int = 0  # tools that the provider describes to the model in words of its own
     text_only: bool = False  # the request names text as the only modality of the answer
+    unseen: str = ""  # the first field that makes it ``hidden``
 
 
 _NO_DEMAND = Demand()

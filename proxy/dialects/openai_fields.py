@@ -46,14 +46,21 @@ from .rules import (
 # Parts of a message
 
 
+# Who refuses any other file at the URL of a picture (OpenAI, guides/images-vision, "Image input requirements").
+# Elsewhere it may be a document, so it counts as one.
+_ONLY_PICTURES = frozenset({"openai", "azure"})
+
+
 def _image_url(reading: Reading, where: str, value: Any) -> None:
     """``"https://…"`` or ``{"url": "data:…"}``."""
     url = value.get("url") if type(value) is dict else value
     if type(url) is str and url.startswith("data:"):
         reading.binary += len(url)
-        reading.tally.inline(url, "")
+        reading.tally.inline(url, "", where)
+    elif type(url) is str and url.startswith(("https://", "http://")) and reading.provider.id in _ONLY_PICTURES:
+        reading.tally.images += 1  # scaled as an inline one is
     else:
-        reading.tally.hidden = True
+        reading.tally.hide(where)
 
 
 def _media_url(reading: Reading, where: str, value: Any) -> None:
@@ -61,7 +68,7 @@ def _media_url(reading: Reading, where: str, value: Any) -> None:
     url = value.get("url") if type(value) is dict else value
     if type(url) is str and url.startswith("data:"):
         reading.binary += len(url)
-    reading.tally.hidden = True
+    reading.tally.hide(where)
 
 
 IMAGE_URL = Rule("checked", _image_url)
@@ -196,7 +203,7 @@ def _kept(*inline: str) -> Rule:
     def check(reading: Reading, where: str, value: Any) -> None:
         if not any(value.get(name) for name in inline):
             reading.ask(Capability.STATE, where, value)
-            reading.tally.hidden = True
+            reading.tally.hide(where)
 
     return Rule("stateful", check)
 

@@ -29,7 +29,7 @@ def needs(*capabilities: Capability, kind: Kind = "hosted") -> Rule:
             for capability in capabilities:
                 reading.ask(capability, where, value)
             if Capability.STATE in capabilities:
-                reading.tally.hidden = True
+                reading.tally.hide(where)
             if outward:
                 reading.tally.beyond("hosted tools")
 
@@ -108,7 +108,7 @@ def _binary(reading: Reading, where: str, value: Any) -> None:
     """A file in base64 or a data URL: no text that a model is billed for by the character."""
     if type(value) is str:
         reading.binary += len(value)
-    reading.tally.hidden = True
+    reading.tally.hide(where)
 
 
 def _recording(reading: Reading, where: str, value: Any) -> None:
@@ -120,14 +120,14 @@ def _recording(reading: Reading, where: str, value: Any) -> None:
     if type(kind) not in (str, type(None)) or not value.keys() <= {"data", "format"}:
         reading.tally.beyond("unparsed audio")
     if data is None:
-        reading.tally.hidden = True
+        reading.tally.hide(where)
         return
     reading.binary += len(data)
     reading.tally.recording(data, 0, kind or "")
 
 
 def _hidden(reading: Reading, where: str, value: Any) -> None:
-    reading.tally.hidden = True
+    reading.tally.hide(where)
 
 
 _MODALITIES: dict[str, tuple[Capability, ...]] = {
@@ -159,9 +159,9 @@ def inline(data: str, *declared: str) -> Rule:
         kind = next((value[name] for name in declared if value.get(name) is not None), "")
         if type(found) is str and type(kind) is str:
             reading.binary += len(found)
-            reading.tally.inline(found, kind.lower())
+            reading.tally.inline(found, kind.lower(), where)
         else:
-            reading.tally.hidden = True
+            reading.tally.hide(where)
 
     return Rule("checked", check)
 
@@ -264,7 +264,7 @@ def kinds(
         if type(kind) is str:
             rule = table.get(_DATE.sub("", kind) if versioned else kind)
         if rule is None and openly and reading.provider.open_fields:
-            reading.tally.hidden = True
+            reading.tally.hide(where)
             return
         if rule is None:
             shown = ascii(kind)[:80]
