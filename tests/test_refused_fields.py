@@ -125,6 +125,7 @@ TALK = [{"role": "user", "content": "x"}, {"type": "function_call", "call_id": "
         (MESSAGES, {"tools": [{"name": "f"}, {"type": "web_search_20250305", "name": "w"}]}, "web", "tools[1]", "web_search_20250305"),
         (MESSAGES, {"thread": {"type": "create"}}, "state", "thread", "without 'thread'"),
         (GEMINI, {"tools": [{"functionDeclarations": []}, {"googleSearch": {}}]}, "web", "tools[1].googleSearch", "Switch this tool off"),
+        (RESPONSES, {"model": "o3-deep-research"}, "web", "model", "Choose another model"),
         (GEMINI, {"tools": {"code_execution": {}}}, "code", "tools.code_execution", "Switch this tool off"),
     ],
 )  # fmt: skip

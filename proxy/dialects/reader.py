@@ -85,7 +85,8 @@ def _ask_by_name(reading: Reading, route: Route) -> None:
         reading.capabilities.add(route.capability)
     for name in reading.models:
         asked, unbounded = peculiar.asked_by_model(reading.provider.id, name)
-        reading.capabilities |= asked
+        for capability in asked:
+            reading.ask(capability, "model")
         if unbounded and route.limits:
             reading.tally.beyond(unbounded)
 

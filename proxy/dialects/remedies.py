@@ -52,6 +52,8 @@ def not_granted(capability: Capability, asked: Asked | None) -> NotGranted:
 
 
 def _remedy(capability: Capability, asked: Asked) -> str:
+    if asked.where == "model":  # one that searches by nature
+        return "Choose another model"
     if capability is Capability.STATE:
         field = asked.where.rpartition(".")[2]
         if found := _STATE.get(asked.kind) or _STATE.get(field):
