@@ -70,11 +70,14 @@ class Policy:
     def allows_model(self, model: str) -> bool:
         return all(any_covers(patterns, model) for patterns in self.models)
 
+    def missing(self, capabilities: frozenset[Capability]) -> Capability | None:
+        """The first of these capabilities, by name, that is not granted."""
+        return min((item for item in capabilities if item not in self.capabilities), default=None)
+
     def check(self, models: tuple[str, ...], capabilities: frozenset[Capability]) -> None:
         """Raise :class:`Denied` unless every model and every capability is granted."""
-        for capability in sorted(capabilities):
-            if capability not in self.capabilities:
-                raise Denied("capability_not_granted", f"This grant does not include the capability '{capability}'.")
+        if (missing := self.missing(capabilities)) is not None:
+            raise Denied("capability_not_granted", f"This grant does not include the capability '{missing}'.")
         for model in models:
             if not self.allows_model(model):
                 raise Denied("model_not_granted", f"This grant does not include the model '{model}'.", param="model")

@@ -29,6 +29,12 @@ class Full(Denied):
         self.final = retry_after is None
         self.retry_after = retry_after
 
+    def because(self, why: str) -> Full:
+        """The same refusal with why the call counts for so much, where it is refused for what it could cost or use."""
+        if why and "this call could" in self.message.lower():
+            self.message = f"{self.message} {why}"
+        return self
+
 
 def reason(policy: Policy, standing: Standing, *, least: int, tokens: int) -> Full | None:
     """What stands in a call's way: a final reason before one that passes, of those the one that lasts longest.

@@ -19,6 +19,7 @@ from grants.providers import Provider
 from grants.tokens import Claims
 
 from . import price_lists, telemetry
+from .dialects import remedies
 from .dialects.base import UpstreamCall
 from .endings import Ending
 from .exceptions import Unavailable
@@ -187,6 +188,8 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, c
     watch.ensure_running()
     call_id = uuid7()
     for _ in range(_ATTEMPTS):
+        if (missing := policy.missing(call.capabilities)) is not None:
+            raise remedies.not_granted(missing, call.asked.get(missing))
         policy.check(call.models, call.capabilities)
         price_lists.ensure(policy.price_list)
         asked = reservation(policy, call)
@@ -199,6 +202,8 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, c
             continue
         except ledger.Full as full:
             watch.touch(policy.grant, full.code if full.final else "")
+            if asked.bound is not None:
+                full.because(asked.bound.why)
             raise
         except (DatabaseError, InterfaceError):
             watch.doubt(call_id)

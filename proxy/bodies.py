@@ -22,6 +22,7 @@ from uuid import UUID
 from django.conf import settings
 
 from grants.policy import Policy
+from grants.providers import Capability
 
 from . import dialects
 from .body_process import LENGTH, Answer, Job, Look, Seen, too_complex
@@ -47,16 +48,24 @@ def read(inbound: Inbound, policy: Policy, default_limit: int | None, spool: Any
         RelayError: whatever the dialects refuse; 413 where reading takes too long; 429 and 503 where too many wait.
     """
     if spool is None and (inbound.form is not None or strict_json.is_quick(inbound.body)):
-        return dialects.read(inbound, policy.provider, policy.extra_fields, default_limit)
+        return _read_here(inbound, policy, default_limit)
     if spool is None and strict_json.is_cheap(inbound.body):
         with one_at_a_time:
             try:
-                return dialects.read(inbound, policy.provider, policy.extra_fields, default_limit)
+                return _read_here(inbound, policy, default_limit)
             finally:
                 let_others_run()
     most = settings.AIPASSPORT_MAX_BODY_BYTES
-    job = Job(inbound, policy.provider.id, policy.extra_fields, default_limit, most, spool is not None)
-    return process.read(policy.grant, job, spool)
+    terms = (policy.provider.id, policy.extra_fields, default_limit, most, spool is not None, _may_store(policy))
+    return process.read(policy.grant, Job(inbound, *terms), spool)
+
+
+def _read_here(inbound: Inbound, policy: Policy, default_limit: int | None) -> UpstreamCall:
+    return dialects.read(inbound, policy.provider, policy.extra_fields, default_limit, may_store=_may_store(policy))
+
+
+def _may_store(policy: Policy) -> bool:
+    return Capability.STATE in policy.capabilities
 
 
 class Turns:

@@ -42,6 +42,7 @@ class Job(NamedTuple):
     default_limit: int | None
     most_bytes: int  # that the body may have after it was written anew
     spooled: bool
+    may_store: bool = False
 
 
 class Look(NamedTuple):
@@ -71,16 +72,21 @@ def answer(job: Job, file: int | None) -> Answer:
     inbound = job.inbound
     try:
         if file is None:
-            return Answer(dialects.read(inbound, PROVIDERS[job.provider], job.extra_fields, job.default_limit))
+            return Answer(_read(job, inbound))
         with open(file, "r+b") as spool:
             spool.seek(0)
             inbound = replace(inbound, body=spool.read())
-            call = dialects.read(inbound, PROVIDERS[job.provider], job.extra_fields, job.default_limit)
+            call = _read(job, inbound)
             return _spooled(call, spool, job.most_bytes)
     except RelayError as error:
         return Answer(error)
     except MemoryError:
         return Answer(too_complex())
+
+
+def _read(job: Job, inbound: Inbound) -> UpstreamCall:
+    provider = PROVIDERS[job.provider]
+    return dialects.read(inbound, provider, job.extra_fields, job.default_limit, may_store=job.may_store)
 
 
 def _spooled(call: UpstreamCall, spool: Any, most_bytes: int) -> Answer:

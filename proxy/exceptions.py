@@ -33,6 +33,7 @@ class RelayError(Exception):
     ``final``: the same call would fail again, so clients are told not to repeat it. Some (Claude Code) repeat a 401
     for minutes otherwise. Errors below 500 are final, except those that say when to come again, 408 and 429.
     ``limit``: the limit of the grant that was reached, as :func:`proxy.ratelimit.details` tells it.
+    ``details``: what Anthropic's SDKs read in ``error.details``, to send the call again in another way.
     """
 
     status = 500
@@ -48,6 +49,7 @@ class RelayError(Exception):
         retry_after: int | None = None,
         final: bool = False,
         limit: dict[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -57,6 +59,7 @@ class RelayError(Exception):
         self.retry_after = retry_after
         self.final = final or (self.status < 500 and retry_after is None and self.status not in _MAY_PASS)
         self.limit = limit
+        self.details = details
 
 
 class BadRequest(RelayError):

@@ -54,12 +54,12 @@ def reservation(policy: Policy, call: UpstreamCall) -> Reservation:
     floor = None if limit is None else min(limit, max(FLOOR, call.demand.least))
     if (rate := limits.tokens_per_minute) is not None:
         if bound.tokens(floor) > rate:
-            raise refusals.call_too_large(bound.tokens(floor), rate)
+            raise refusals.call_too_large(bound.tokens(floor), rate).because(bound.why)
         if limit is not None:
             limit = min(limit, (rate - bound.input_tokens) // bound.candidates)
     if (cap := limits.max_cost_per_call) is not None:
         if bound.cost(floor) > cap:
-            raise refusals.call_too_dear(bound.cost(floor), cap)
+            raise refusals.call_too_dear(bound.cost(floor), cap).because(bound.why)
         if limit is not None:
             limit = min(limit, bound.affordable(cap))
     return Reservation(bound.cost(limit), bound.cost(floor), bound.tokens(limit), bound, limit)

@@ -255,6 +255,26 @@ def test_what_the_body_does_not_show_counts_as_the_whole_context_window() -> Non
     assert (found.input_tokens, found.fixed) == (128_000, 128_000 * Decimal(2500))
 
 
+def test_a_picture_by_url_costs_no_more_than_an_inline_one() -> None:
+    picture = {"type": "input_image", "image_url": "https://example.org/a.png"}
+    asked = sent("/v1/responses", {"model": "gpt-5.5", "input": [{"role": "user", "content": [picture]}]}, "openai")
+    found = bounded("openai", asked)
+    assert 24_600 < found.input_tokens < 24_600 + OVERHEAD + 500
+    assert found.cost(0) < 500_000_000  # half a dollar; the window of 1,050,000 tokens is $10.49
+    assert found.why == ""
+
+
+def test_a_bound_says_what_makes_it_high() -> None:
+    file = {"type": "input_file", "file_data": "data:application/pdf;base64,JVBERi0="}
+    asked = sent("/v1/responses", {"model": "gpt-5.5", "input": [{"role": "user", "content": [file]}]}, "openai")
+    found = bounded("openai", asked)
+    assert found.input_tokens == 1_050_000
+    assert "'input[0].content[0].file_data'" in found.why
+    assert "whole context window (1050000 tokens)" in found.why
+    unknown = bounded("anthropic", call("anthropic", "claude-opus-4-5", hidden=True, limit=1))
+    assert "It brings in what the body does not show, which counts as" in unknown.why
+
+
 def test_a_long_context_is_bounded_at_its_own_rates() -> None:
     short, long = (bounded("openai", call("chat", "gpt-5.4", text=size, limit=10)) for size in (200_000, 300_000))
     assert (short.per_token, long.per_token) == (15_000, 22_500)

@@ -14,7 +14,7 @@ from proxy.exceptions import BadRequest
 
 from .test_dialects_routes import CHAT, GEMINI, read, refusal
 
-# What Codex CLI 0.171 sends.
+# The fields of a call of Codex CLI, written by hand after its source.
 CODEX: dict[str, Any] = {
     "model": "gpt-5",
     "instructions": "You are a coding agent.",

@@ -215,7 +215,9 @@ def test_an_inline_picture_counts_as_one(picture: bytes) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "https://example.org/a.png",
+        "gs://bucket/a.png",
+        "HTTPS://example.org/a.png",
+        "file-abc",
         data_url(b"%PDF-1.7 many pages", "image/png"),
         data_url(PNG, "application/pdf"),
         data_url(PNG, "text/plain"),
@@ -253,6 +255,29 @@ def test_a_file_is_taken_for_what_costs_more(mime: Any, data: bytes) -> None:
     assert anthropic({"type": "document", "source": source}).hidden
 
 
+@pytest.mark.parametrize("provider", ["openai", "azure"])
+def test_a_picture_by_url_counts_as_an_inline_one(provider: str) -> None:
+    url = "https://example.org/a.png"
+    block = {"type": "image", "source": {"type": "url", "url": url}}
+    seen = [
+        chat({"type": "image_url", "image_url": {"url": url}}, provider=provider),
+        responses({"role": "user", "content": [{"type": "input_image", "image_url": url}]}),
+        anthropic(block),
+        anthropic({"type": "tool_result", "tool_use_id": "t", "content": [block]}),
+        read("/v1/moderations", {"model": "m", "input": [{"type": "image_url", "image_url": {"url": url}}]}).demand,
+    ]
+    assert [(one.hidden, one.images) for one in seen] == [(False, 1)] * 5
+
+
+def test_what_is_hidden_is_told_by_its_first_field() -> None:
+    file = {"type": "input_file", "file_url": "https://example.org/a.pdf"}
+    assert (
+        responses({"role": "user", "content": "x"}, {"role": "user", "content": [file, file]}).unseen
+        == "input[1].content[0].file_url"
+    )
+    assert chat({"type": "text", "text": "x"}).unseen == ""
+
+
 def test_a_picture_drawn_before_is_looked_at_again() -> None:
     assert responses({"type": "image_generation_call", "id": "ig", "result": b64(PNG)}).images == 1
 
@@ -282,7 +307,10 @@ def part(kind: str, **more: Any) -> dict[str, Any]:
         lambda: responses({"type": "compaction", "encrypted_content": "x"}),
         lambda: responses(previous_response_id="r"),
         lambda: responses(conversation="c"),
-        lambda: anthropic({"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}),
+        lambda: anthropic({"type": "image", "source": {"type": "url", "url": "file:///a.png"}}),
+        lambda: anthropic({"type": "image", "source": {"type": "url", "url": None}}),
+        lambda: chat({"type": "image_url", "image_url": {"url": "https://example.org/a.pdf"}}, provider="google"),
+        lambda: chat({"type": "image_url", "image_url": {"url": "https://example.org/a.pdf"}}, provider="anthropic"),
         lambda: anthropic({"type": "document", "source": {"type": "url", "url": "https://example.org/a.pdf"}}),
         lambda: anthropic({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}),
         lambda: anthropic({"type": "image", "source": {"type": "file", "file_id": "f"}}),
@@ -296,7 +324,6 @@ def part(kind: str, **more: Any) -> dict[str, Any]:
         lambda: gemini(continuationToken="x"),
         lambda: gemini({"inlineData": {"mimeType": "video/mp4", "data": b64(b"film")}}),
         lambda: chat(extra_body={"google": {"cached_content": "x"}}, provider="google"),
-        lambda: read("/v1/moderations", {"model": "m", "input": [{"type": "image_url", "image_url": {"url": "https://x"}}]}).demand,
     ],
 )  # fmt: skip
 def test_what_the_body_does_not_show_is_hidden(demand: Any) -> None:

@@ -243,7 +243,7 @@ def test_a_prefix_that_means_nothing_is_taken_off_what_is_sent_too() -> None:
 def test_a_model_has_a_sane_name(model: Any) -> None:
     for what in ("chat", "responses", "anthropic"):
         assert refusal(what, model=model).param == "model"
-    assert refusal("chat", "openrouter", models=[model]).param == "models"
+    assert refusal("chat", "openrouter", models=[model]).param == "models[0]"
 
 
 def test_a_call_must_name_its_model_and_agree_with_its_path() -> None:
@@ -268,16 +268,16 @@ def test_an_unknown_field_is_refused_by_name(what: str) -> None:
     [
         ("chat", {"Model": "x"}, "Model"),
         ("chat", {"MODEL": "x"}, "MODEL"),
-        ("chat", {"tools": [{"type": "teleport"}]}, "tools"),
-        ("chat", {"tools": [{"type": None}]}, "tools"),
-        ("chat", {"tools": [{"type": ["function"]}]}, "tools"),
-        ("chat", {"tools": [{"type": "function", "Type": "web_search"}]}, "tools"),
-        ("chat", {"tools": ["web_search"]}, "tools"),
+        ("chat", {"tools": [{"type": "teleport"}]}, "tools[0]"),
+        ("chat", {"tools": [{"type": None}]}, "tools[0]"),
+        ("chat", {"tools": [{"type": ["function"]}]}, "tools[0]"),
+        ("chat", {"tools": [{"type": "function", "Type": "web_search"}]}, "tools[0]"),
+        ("chat", {"tools": ["web_search"]}, "tools[0]"),
         ("chat", {"tools": {"type": "function"}}, "tools"),
         ("chat", {"messages": "hi"}, "messages"),
-        ("chat", {"messages": [1]}, "messages"),
-        ("chat", {"messages": [{"content": [{"type": "hologram"}]}]}, "messages.content"),
-        ("chat", {"messages": [{"content": [{"type": "file", "file": {"File_id": "x"}}]}]}, "messages.content.file.File_id"),
+        ("chat", {"messages": [1]}, "messages[0]"),
+        ("chat", {"messages": [{"content": [{"type": "hologram"}]}]}, "messages[0].content[0]"),
+        ("chat", {"messages": [{"content": [{"type": "file", "file": {"File_id": "x"}}]}]}, "messages[0].content[0].file.File_id"),
         ("chat", {"stream": "true"}, "stream"),
         ("chat", {"stream": 1}, "stream"),
         ("chat", {"stream_options": []}, "stream_options"),
@@ -292,28 +292,28 @@ def test_an_unknown_field_is_refused_by_name(what: str) -> None:
         ("chat", {"service_tier": 1}, "service_tier"),
         ("chat", {"moderation": {"model": "m", "other": 1}}, "moderation.other"),
         ("completions", {"best_of": 0}, "best_of"),
-        ("responses", {"input": [{"type": "telepathy"}]}, "input"),
-        ("responses", {"tools": [{"type": "image_generation", "new": 1}]}, "tools.new"),
-        ("responses", {"tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]}, "tools.tools"),
+        ("responses", {"input": [{"type": "telepathy"}]}, "input[0]"),
+        ("responses", {"tools": [{"type": "image_generation", "new": 1}]}, "tools[0].new"),
+        ("responses", {"tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]}, "tools[0].tools[0]"),
         ("responses", {"access_programs": {"cyber": "daybreak_red"}}, "access_programs"),
         ("anthropic", {"fallbacks": "default"}, "fallbacks"),
-        ("anthropic", {"fallbacks": [{"model": "a", "tools": []}]}, "fallbacks.tools"),
-        ("anthropic", {"tools": [{"type": "telescope_20260101"}]}, "tools"),
-        ("anthropic", {"messages": [{"content": [{"type": "new"}]}]}, "messages.content"),
-        ("anthropic", {"messages": [{"content": [{"type": "image", "source": {"type": "new"}}]}]}, "messages.content.source"),
+        ("anthropic", {"fallbacks": [{"model": "a", "tools": []}]}, "fallbacks[0].tools"),
+        ("anthropic", {"tools": [{"type": "telescope_20260101"}]}, "tools[0]"),
+        ("anthropic", {"messages": [{"content": [{"type": "new"}]}]}, "messages[0].content[0]"),
+        ("anthropic", {"messages": [{"content": [{"type": "image", "source": {"type": "new"}}]}]}, "messages[0].content[0].source"),
         ("anthropic", {"billing_policy": {"bill_to": "user_profile"}}, "billing_policy"),
         ("google", {"cachedContent": "a", "cached_content": "b"}, None),
         ("google", {"CachedContent": "a"}, "CachedContent"),
-        ("google", {"tools": [{"googleSearch": None, "google_search": {}}]}, "tools"),
-        ("google", {"tools": [{"timeMachine": {}}]}, "tools.timeMachine"),
-        ("google", {"tools": [[{"googleSearch": {}}]]}, "tools"),
+        ("google", {"tools": [{"googleSearch": None, "google_search": {}}]}, "tools[0]"),
+        ("google", {"tools": [{"timeMachine": {}}]}, "tools[0].timeMachine"),
+        ("google", {"tools": [[{"googleSearch": {}}]]}, "tools[0]"),
         ("google", {"generationConfig": {"candidateCount": 0}}, "generationConfig.candidateCount"),
         ("google", {"generation_config": {"max_output_tokens": "1"}}, "generation_config.max_output_tokens"),
         ("google", {"generationConfig": {"routingConfig": {}}}, "generationConfig.routingConfig"),
         ("google", {"generationConfig": {"new": 1}}, "generationConfig.new"),
-        ("google", {"contents": [{"parts": [{"newData": {}}]}]}, "contents.parts.newData"),
-        ("google", {"contents": [{"parts": [{"fileData": {"fileUri": 1}}]}]}, "contents.parts.fileData.fileUri"),
-        ("google", {"contents": [{"parts": [{"fileData": {"fileUri": "http://[x"}}]}]}, "contents.parts.fileData.fileUri"),
+        ("google", {"contents": [{"parts": [{"newData": {}}]}]}, "contents[0].parts[0].newData"),
+        ("google", {"contents": [{"parts": [{"fileData": {"fileUri": 1}}]}]}, "contents[0].parts[0].fileData.fileUri"),
+        ("google", {"contents": [{"parts": [{"fileData": {"fileUri": "http://[x"}}]}]}, "contents[0].parts[0].fileData.fileUri"),
         ("speech", {"input": ["x"]}, "input"),
     ],
 )  # fmt: skip
@@ -326,7 +326,7 @@ def test_what_is_malformed_or_not_known_is_refused_with_its_place(
 
 @pytest.mark.parametrize(
     ("changes", "param"),
-    [({"plugins": [{"id": "telnet"}]}, "plugins"), ({"route": "x"}, "route"), ({"preset": "p"}, "preset")],
+    [({"plugins": [{"id": "telnet"}]}, "plugins[0]"), ({"route": "x"}, "route"), ({"preset": "p"}, "preset")],
 )
 def test_what_openrouter_would_take_from_the_account_is_refused(changes: dict[str, Any], param: str) -> None:
     assert refusal("chat", "openrouter", **changes).param == param

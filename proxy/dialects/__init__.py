@@ -39,20 +39,27 @@ _directory = Directory({name: dialect.ROUTES for name, dialect in DIALECTS.items
 
 
 def read(
-    inbound: Inbound, provider: Provider, extra_fields: tuple[str, ...] = (), default_limit: int | None = None
+    inbound: Inbound,
+    provider: Provider,
+    extra_fields: tuple[str, ...] = (),
+    default_limit: int | None = None,
+    *,
+    may_store: bool = False,
 ) -> UpstreamCall:
     """What a request asks for, as the call that would go to ``provider``.
 
     ``extra_fields``: names of body fields that the key's owner lets through although no table knows them.
     ``default_limit``: output tokens of a text call that names no limit, where the grant limits money or tokens (the
     service tier is pinned then, too); ``None``: it limits neither, and nothing in the body is changed for it.
+    ``may_store``: the grant includes ``state``, so what the provider stores by default is left to it.
 
     Raises:
         EndpointNotRelayed: no such route, or not with this provider.
         BadRequest: the request cannot be understood in only one way, or has what is never relayed.
     """
     place = _directory.find(inbound.method, inbound.path, inbound.headers)
-    return reader.read(inbound, place, DIALECTS[place.route.dialect], provider, tuple(extra_fields), default_limit)
+    dialect = DIALECTS[place.route.dialect]
+    return reader.read(inbound, place, dialect, provider, tuple(extra_fields), default_limit, may_store=may_store)
 
 
 def route(method: str, path: str, headers: Mapping[str, str]) -> Route | None:

@@ -95,6 +95,8 @@ def error_body(error: RelayError) -> dict[str, Any]:
     body: dict[str, Any] = {"type": kind, "message": error.message, "code": error.code, "param": error.param}
     if error.limit is not None:
         body["limit"] = error.limit
+    if error.details is not None:
+        body["details"] = error.details
     return {"type": "error", "error": body}
 
 

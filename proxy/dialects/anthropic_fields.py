@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from grants.providers import Capability
+
 from ..exceptions import BadRequest
 from .fields import PLAIN, Reading, Rule, Table, apply, plain
 from .rules import (
@@ -58,7 +60,20 @@ SOURCES: dict[str, Rule] = {
     "content": _BLOCKS_INSIDE,
     "file": STATEFUL,
 }
+
+
+def _picture_url(reading: Reading, where: str, value: Any) -> None:
+    """A picture by URL is scaled as an inline one is; any other file there is refused (docs, "Vision")."""
+    url = value.get("url")
+    if type(url) is str and url.startswith(("https://", "http://")):
+        reading.tally.images += 1
+    else:
+        reading.tally.hide(where)
+
+
+PICTURE_SOURCES = {**SOURCES, "url": Rule("checked", _picture_url)}
 _WITH_SOURCE = some(source=kinds(SOURCES, what="A source"))
+_WITH_PICTURE = some(source=kinds(PICTURE_SOURCES, what="A source"))
 _ADDED_TOOL: dict[str, Rule] = {
     "tool_reference": PLAIN,
     "tool_definition": some(definition=_TOOL),
@@ -73,7 +88,8 @@ BLOCKS: dict[str, Rule] = {
     **plain("server_tool_use tool_search_tool_result mcp_tool_use"),
     **apply(HIDDEN, "web_search_tool_result web_fetch_tool_result code_execution_tool_result mcp_tool_result"),
     **apply(HIDDEN, "bash_code_execution_tool_result text_editor_code_execution_tool_result advisor_tool_result"),
-    **apply(_WITH_SOURCE, "image document"),
+    "image": _WITH_PICTURE,
+    "document": _WITH_SOURCE,
     "tool_result": _BLOCKS_INSIDE,
     "tool_addition": some(tool=kinds(_ADDED_TOOL, what="A tool")),
     "container_upload": STATEFUL,
@@ -102,6 +118,15 @@ def _edits(reading: Reading, where: str, value: Any) -> None:
             reading.tally.beyond("compaction")
 
 
+def _new_thread(reading: Reading, where: str, value: Any) -> None:
+    """The provider keeps the conversation from here on, and this call shows all of it."""
+    reading.ask(Capability.STATE, where)
+    if value.keys() != {"type"}:
+        reading.tally.hide(where)
+
+
+_THREAD = kinds({"create": Rule("stateful", _new_thread), "continue": STATEFUL}, what="A thread")
+
 COUNT_TOKENS = Table(
     plain("tool_choice thinking output_config output_format cache_control"),
     {"context_management": Rule("priced", _edits), "compaction": beyond("compaction")},
@@ -122,7 +147,7 @@ MESSAGES = Table(
     {"max_tokens": LIMIT, "service_tier": TIER, "inference_geo": TIER},
     {
         "container": STATEFUL,
-        "thread": STATEFUL,
+        "thread": _THREAD,
         "diagnostics": every(OBJECT, some(previous_message_id=STATEFUL)),
     },
 )

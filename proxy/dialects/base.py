@@ -65,9 +65,9 @@ class Demand(NamedTuple):
 
     text: int = 0  # bytes of inline text, normalised if that is more, and its framing: never fewer than its tokens
     characters: int = 0  # text to be spoken (speech), exactly
-    images: int = 0  # pictures in the body for the model to look at (inline)
+    images: int = 0  # pictures for the model to look at: inline, or by a URL that can only be a picture's
     audio: tuple[int, ...] = ()  # inline audio and uploaded files: whole seconds each, rounded up
-    hidden: bool = False  # refers to what the body does not show: URLs, PDFs, files, stored ids
+    hidden: bool = False  # refers to what the body does not show: files and pages by URL, PDFs, stored ids
     pictures: int = 0  # pictures to be made (n)
     size: str = ""  # of those pictures
     quality: str = ""
@@ -81,9 +81,18 @@ class Demand(NamedTuple):
     messages: int = 0  # messages of the conversation, the system prompt included; 0: not counted
     described: int = 0  # tools that the provider describes to the model in words of its own
     text_only: bool = False  # the request names text as the only modality of the answer
+    unseen: str = ""  # the first field that makes it ``hidden``
 
 
 _NO_DEMAND = Demand()
+
+
+class Asked(NamedTuple):
+    """The first field of a body that asks for a capability. ``kind``: the type of its value, where it names one."""
+
+    where: str
+    kind: str = ""
+
 
 _BLOCK = 65536
 
@@ -115,7 +124,7 @@ class UpstreamCall:
     ``route``: ledger name such as ``openai.chat``; its first half is the dialect of the answer.
     ``path``: constant upstream path below the provider's base URL (never the caller's own bytes).
     ``models``: every model that may run; the first is the billed one; empty for model lists.
-    ``capabilities``: all of them must be granted.
+    ``capabilities``: all of them must be granted. ``asked``: which fields of the body ask for them.
     ``compatible``: an OpenAI-shaped endpoint (the key travels in ``Provider.openai_auth``).
     ``json``: the checked body, re-serialised (``None``: no body, or ``form``); in a file where it is large.
     ``stream``: the caller asked for server-sent events.
@@ -146,6 +155,7 @@ class UpstreamCall:
     limit_paths: tuple[tuple[str, ...], ...] = ()
     demand: Demand = _NO_DEMAND
     tail: int = 0
+    asked: Mapping[Capability, Asked] = field(default_factory=dict)
 
     @property
     def model(self) -> str:

@@ -45,6 +45,7 @@ class Tally:
         "text_only",
         "tier",
         "unbounded",
+        "unseen",
     )
 
     def __init__(self, default_limit: int | None = None) -> None:
@@ -58,7 +59,7 @@ class Tally:
         self.audio: list[int] = []
         self.hidden = False
         self.pictures = 0
-        self.size = self.quality = self.tier = self.unbounded = ""
+        self.size = self.quality = self.tier = self.unbounded = self.unseen = ""
         self.cached = False
         self.described = 0  # tools that the provider describes to the model in words of its own
         self.has_tools = False  # in the body or in one of its messages
@@ -68,12 +69,17 @@ class Tally:
         """The output limit does not bound this call; the first reason is the one that is told."""
         self.unbounded = self.unbounded or why
 
+    def hide(self, where: str) -> None:
+        """The field at ``where`` leads to what the body does not show; the first one is told."""
+        self.hidden = True
+        self.unseen = self.unseen or where
+
     def tiers(self, *named: str) -> None:
         """Service tiers beyond the standard one. Two at once are a name that no price list has."""
         self.tier = "+".join(name.lower()[:40] for name in named)
 
-    def inline(self, value: str, declared: str) -> None:
-        """Base64, or a data URL; ``declared``: its media type (a data URL has its own)."""
+    def inline(self, value: str, declared: str, where: str) -> None:
+        """Base64, or a data URL; ``declared``: its media type (a data URL has its own); ``where``: its field."""
         start = 0
         if value[:5].lower() == "data:":
             start = value.find(",", 0, _LONGEST_TYPE) + 1
@@ -85,7 +91,7 @@ class Tally:
         elif declared.startswith("image/") and is_picture(head):
             self.images += 1
         else:
-            self.hidden = True
+            self.hide(where)
 
     def recording(self, value: str, start: int, *declared: str) -> None:
         """A recording in base64, which is decoded only where its length is needed. ``declared``: its format."""
@@ -135,6 +141,7 @@ class Tally:
             messages,
             self.described,
             self.text_only,
+            self.unseen,
         )
 
 

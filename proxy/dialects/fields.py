@@ -25,6 +25,7 @@ from typing import Any, Literal
 from grants.providers import Capability, Provider
 
 from ..exceptions import BadRequest
+from .base import Asked
 from .demand import Tally
 
 Kind = Literal["plain", "checked", "priced", "stateful", "hosted", "refused"]
@@ -37,11 +38,13 @@ class Reading:
     """What one body asks for, gathered while its fields are checked."""
 
     __slots__ = (
+        "asked",
         "binary",
         "body",
         "capabilities",
         "characters",
         "extra",
+        "may_store",
         "models",
         "opened",
         "prefix",
@@ -51,7 +54,13 @@ class Reading:
     )
 
     def __init__(
-        self, provider: Provider, extra: tuple[str, ...] = (), prefix: str = "", default_limit: int | None = None
+        self,
+        provider: Provider,
+        extra: tuple[str, ...] = (),
+        prefix: str = "",
+        default_limit: int | None = None,
+        *,
+        may_store: bool = False,
     ) -> None:
         self.provider = provider
         self.extra = extra  # names that the owner lets through
@@ -59,11 +68,20 @@ class Reading:
         self.body: dict[str, Any] = {}
         self.models: list[str] = []
         self.capabilities: set[Capability] = set()
+        self.asked: dict[Capability, Asked] = {}  # by which field of the body
+        self.may_store = may_store  # the grant includes ``state``
         self.stream = False
         self.binary = 0  # characters of base64 in the body
         self.characters: int | None = None  # where it is known exactly
         self.opened: set[str] = set()  # folded names of unknown fields that were let through
         self.tally = Tally(default_limit)
+
+    def ask(self, capability: Capability, where: str, value: Any = None) -> None:
+        """Note that the field at ``where`` asks for a capability; the first one is named in a refusal."""
+        self.capabilities.add(capability)
+        if capability not in self.asked:
+            kind = value.get("type") if type(value) is dict else None
+            self.asked[capability] = Asked(where, kind[:80] if type(kind) is str else "")
 
     def model(self, where: str, value: Any, *, first: bool = False) -> str:
         """Note a model that may run, and give its name as policy knows it. ``first``: it is the one that is billed."""

@@ -8,7 +8,7 @@ from typing import Any
 from grants.providers import Capability, Provider
 
 from ..exceptions import BadRequest, RelayError
-from . import limits, peculiar
+from . import limits, peculiar, reasoning
 from . import openai_fields as tables
 from .fields import Reading
 from .routes import DEPLOYMENTS, Place, Route, encoded
@@ -120,7 +120,7 @@ def complete(reading: Reading, place: Place) -> bool:
     for name in tables.DROPPED:
         body.pop(name, None)
     if place.route.flavor == "responses" and body.get("store") is None:
-        body["store"] = False  # it defaults to true
+        _settle_store(reading)
     if place.route.capability is Capability.CHAT:
         reading.capabilities |= oddity.always
     if place.route.limits:
@@ -132,6 +132,26 @@ def complete(reading: Reading, place: Place) -> bool:
         return False
     body["stream_options"] = {**options, "include_usage": True}
     return True
+
+
+def _settle_store(reading: Reading) -> None:
+    """Have nothing stored (the default is true) unless the grant includes ``state``.
+
+    An app that did not ask for that gets its reasoning items whole: it sends them back on the next turn, and an id
+    alone would lead nowhere.
+    """
+    if reading.may_store:
+        reading.ask(Capability.STATE, "store")  # the grant may lose it before the call is admitted
+        return
+    body = reading.body
+    body["store"] = False
+    if not reasoning.gives_encrypted(reading.provider.id, reading.models[0]):
+        return
+    include = body.get("include")
+    if include is None:
+        body["include"] = [reasoning.ENCRYPTED]
+    elif type(include) is list and reasoning.ENCRYPTED not in include:
+        include.append(reasoning.ENCRYPTED)
 
 
 def _settle_limit(reading: Reading, route: Route, oddity: peculiar.Peculiarity) -> None:

@@ -47,14 +47,21 @@ from .rules import (
 # Parts of a message
 
 
+# Who refuses any other file at the URL of a picture (OpenAI, guides/images-vision, "Image input requirements").
+# Elsewhere it may be a document, so it counts as one.
+_ONLY_PICTURES = frozenset({"openai", "azure"})
+
+
 def _image_url(reading: Reading, where: str, value: Any) -> None:
     """``"https://…"`` or ``{"url": "data:…"}``."""
     url = value.get("url") if type(value) is dict else value
     if type(url) is str and url.startswith("data:"):
         reading.binary += len(url)
-        reading.tally.inline(url, "")
+        reading.tally.inline(url, "", where)
+    elif type(url) is str and url.startswith(("https://", "http://")) and reading.provider.id in _ONLY_PICTURES:
+        reading.tally.images += 1  # scaled as an inline one is
     else:
-        reading.tally.hidden = True
+        reading.tally.hide(where)
 
 
 def _media_url(reading: Reading, where: str, value: Any) -> None:
@@ -62,7 +69,7 @@ def _media_url(reading: Reading, where: str, value: Any) -> None:
     url = value.get("url") if type(value) is dict else value
     if type(url) is str and url.startswith("data:"):
         reading.binary += len(url)
-    reading.tally.hidden = True
+    reading.tally.hide(where)
 
 
 IMAGE_URL = Rule("checked", _image_url)
@@ -87,7 +94,7 @@ _CHAT_MESSAGE = some(content=_CHAT_CONTENT, audio=STATEFUL)  # audio: {"id"} of 
 def _container(reading: Reading, where: str, value: Any) -> None:
     """``"cntr_…"``, or a container to be made: files, skills and domain secrets of the account, a way to the net."""
     if type(value) is str:
-        reading.capabilities.add(Capability.STATE)
+        reading.ask(Capability.STATE, where)
     elif _CONTAINER.check is not None:
         _CONTAINER.check(reading, where, value)
 
@@ -107,9 +114,15 @@ _IMAGE_TOOL = Table(
 )
 _NAMESPACE = some(tools=each(kinds(plain("function custom"), what="A tool")))
 
+# Without reach, but where the provider searches, the model runs again after each search.
+_HOSTED_SEARCH = beyond("hosted tools")
+_SEARCH = kinds(
+    {"client": PLAIN, "server": _HOSTED_SEARCH}, what="A tool search", absent=_HOSTED_SEARCH, key="execution"
+)
+
 TOOLS: dict[str, Rule] = {
     **plain("function custom apply_patch local_shell"),  # the app's own
-    "tool_search": beyond("hosted tools"),  # without reach, but the model runs again after each search
+    "tool_search": _SEARCH,
     "namespace": _NAMESPACE,
     "shell": _SHELL_ENVIRONMENT,
     **apply(WEB, "web_search web_search_2025_08_26 web_search_preview web_search_preview_2025_03_11"),
@@ -194,8 +207,8 @@ def _kept(*inline: str) -> Rule:
 
     def check(reading: Reading, where: str, value: Any) -> None:
         if not any(value.get(name) for name in inline):
-            reading.capabilities.add(Capability.STATE)
-            reading.tally.hidden = True
+            reading.ask(Capability.STATE, where, value)
+            reading.tally.hide(where)
 
     return Rule("stateful", check)
 

@@ -39,18 +39,18 @@ def read(
     provider: Provider,
     extra_fields: tuple[str, ...] = (),
     default_limit: int | None = None,
+    *,
+    may_store: bool = False,
 ) -> UpstreamCall:
     """The call that a request at ``place`` asks for. ``dialect``: the module of its route."""
     route = place.route
     check_offered(route, provider)
     query = dialect.check_query(place, provider, _query(inbound, route))
     headers = _headers(inbound.headers, dialect, provider)
-    oddity = peculiar.of(provider)
-    reading = Reading(provider, extra_fields, oddity.prefix, default_limit)
+    reading = Reading(provider, extra_fields, peculiar.of(provider).prefix, default_limit, may_store=may_store)
     model = reading.model("model", place.model) if place.model else ""
     _read_body(reading, inbound, route)
-    if route.method == "POST":
-        _check_model(reading, route, model)
+    _check_model(reading, route, model)
     hides_usage = dialect.complete(reading, place)
     lowered = lowering.put_last(reading.body, reading.tally.limit_paths)
     body = strict_json.dumps(reading.body) if route.body is not None else None
@@ -75,6 +75,7 @@ def read(
         limit_paths=reading.tally.limit_paths,
         demand=_demand(reading, route, body, form),
         tail=lowering.tail_of(body, lowered) if body is not None and lowered else 0,
+        asked=reading.asked,
     )
 
 
@@ -84,7 +85,8 @@ def _ask_by_name(reading: Reading, route: Route) -> None:
         reading.capabilities.add(route.capability)
     for name in reading.models:
         asked, unbounded = peculiar.asked_by_model(reading.provider.id, name)
-        reading.capabilities |= asked
+        for capability in asked:
+            reading.ask(capability, "model")
         if unbounded and route.limits:
             reading.tally.beyond(unbounded)
 
@@ -206,6 +208,8 @@ def _wrong_type(wanted: str) -> BadRequest:
 
 def _check_model(reading: Reading, route: Route, model: str) -> None:
     """Every call that runs something names what; a name in the path and one in the body are the same."""
+    if route.method != "POST":
+        return
     named = reading.body.get("model")
     if model:
         if route.dialect == "openai" and named not in (None, model):

@@ -27,9 +27,10 @@ def needs(*capabilities: Capability, kind: Kind = "hosted") -> Rule:
 
     def check(reading: Reading, where: str, value: Any) -> None:
         if value is not False and value != []:
-            reading.capabilities.update(capabilities)
+            for capability in capabilities:
+                reading.ask(capability, where, value)
             if Capability.STATE in capabilities:
-                reading.tally.hidden = True
+                reading.tally.hide(where)
             if outward:
                 reading.tally.beyond("hosted tools")
 
@@ -103,7 +104,7 @@ def _switch(reading: Reading, where: str, value: Any) -> None:
     if type(value) is not bool:
         raise BadRequest(f"'{where}' must be true or false.", param=where)
     if value:
-        reading.capabilities.add(Capability.STATE)
+        reading.ask(Capability.STATE, where)
 
 
 def _object(reading: Reading, where: str, value: Any) -> None:
@@ -115,7 +116,7 @@ def _binary(reading: Reading, where: str, value: Any) -> None:
     """A file in base64 or a data URL: no text that a model is billed for by the character."""
     if type(value) is str:
         reading.binary += len(value)
-    reading.tally.hidden = True
+    reading.tally.hide(where)
 
 
 def _recording(reading: Reading, where: str, value: Any) -> None:
@@ -127,14 +128,14 @@ def _recording(reading: Reading, where: str, value: Any) -> None:
     if type(kind) not in (str, type(None)) or not value.keys() <= {"data", "format"}:
         reading.tally.beyond("unparsed audio")
     if data is None:
-        reading.tally.hidden = True
+        reading.tally.hide(where)
         return
     reading.binary += len(data)
     reading.tally.recording(data, 0, kind or "")
 
 
 def _hidden(reading: Reading, where: str, value: Any) -> None:
-    reading.tally.hidden = True
+    reading.tally.hide(where)
 
 
 _MODALITIES: dict[str, tuple[Capability, ...]] = {
@@ -152,7 +153,8 @@ def _modalities(reading: Reading, where: str, value: Any) -> None:
         if asked is None:
             raise BadRequest(f"'{where}' may name text, audio and image.", param=where)
         if asked:
-            reading.capabilities.update(asked)
+            for capability in asked:
+                reading.ask(capability, where)
             reading.tally.beyond("spoken or drawn answers")
     reading.tally.text_only = bool(items) and all(item.lower() == "text" for item in items)
 
@@ -165,9 +167,9 @@ def inline(data: str, *declared: str) -> Rule:
         kind = next((value[name] for name in declared if value.get(name) is not None), "")
         if type(found) is str and type(kind) is str:
             reading.binary += len(found)
-            reading.tally.inline(found, kind.lower())
+            reading.tally.inline(found, kind.lower(), where)
         else:
-            reading.tally.hidden = True
+            reading.tally.hide(where)
 
     return Rule("checked", check)
 
@@ -234,12 +236,14 @@ def each(rule: Rule, *, text: bool = False, single: bool = False) -> Rule:
         if type(value) is str and text:
             return
         if type(value) is dict and single:
-            value = (value,)
-        elif type(value) is not list:
+            if inner is not None:
+                inner(reading, where, value)
+            return
+        if type(value) is not list:
             raise BadRequest(f"'{where}' must be a list.", param=where)
         if inner is not None:
-            for item in value:
-                inner(reading, where, item)
+            for index, item in enumerate(value):
+                inner(reading, f"{where}[{index}]", item)
 
     return Rule("checked", check)
 
@@ -269,12 +273,12 @@ def kinds(
         if type(kind) is str:
             rule = table.get(_DATE.sub("", kind) if versioned else kind)
         if rule is None and openly and reading.provider.open_fields:
-            reading.tally.hidden = True
+            reading.tally.hide(where)
             return
         if rule is None:
             shown = ascii(kind)[:80]
             raise BadRequest(
-                f"{what} of type {shown} in '{where}' is not known here, so it is not relayed.",
+                f"{what} of {key} {shown} in '{where}' is not known here, so it is not relayed.",
                 code="unknown_field",
                 param=where,
             )

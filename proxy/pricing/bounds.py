@@ -38,7 +38,7 @@ class Bound(NamedTuple):
     """The most a call can use: ``fixed`` + limit × ``per_token``, both in nano-dollars (1e-9 USD).
 
     ``per_token`` is for all candidates together. ``limit``: what may be made for each candidate, ``None`` where the
-    route has no such limit.
+    route has no such limit. ``why``: a sentence on what makes the input count for more than the request shows.
     """
 
     fixed: Decimal
@@ -46,6 +46,7 @@ class Bound(NamedTuple):
     input_tokens: int
     limit: int | None
     candidates: int
+    why: str = ""
 
     def cost(self, limit: int | None) -> int:
         """Nano-dollars, rounded up."""
@@ -107,7 +108,14 @@ def tokens_bound(provider: Provider, call: UpstreamCall) -> Bound:
 
 
 def _of(call: UpstreamCall, fixed: Decimal, per_token: Decimal, used: Inputs) -> Bound:
-    return Bound(fixed, per_token, used.whole, call.demand.limit, call.demand.candidates)
+    return Bound(fixed, per_token, used.whole, call.demand.limit, call.demand.candidates, _why(used))
+
+
+def _why(used: Inputs) -> str:
+    if not used.unknown:
+        return ""
+    window = f"the model's whole context window ({used.window} tokens)" if used.window else "a whole context window"
+    return f"It brings in {used.unknown}, which counts as {window}: no lower maximum is documented."
 
 
 _Cost = tuple[Decimal, Decimal, str]  # fixed, for a token of the output limit, why nothing bounds it

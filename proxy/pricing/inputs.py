@@ -1,7 +1,9 @@
 """How many tokens an input can be at most, where its text does not tell: pictures, sound, templates, hidden documents.
 
 Each number is a maximum, with where it comes from; (?) marks what still wants a check against the provider's own pages.
-What no table here knows counts as the model's whole context window.
+What no table here knows counts as the model's whole context window. So do PDFs, for which no lower maximum holds.
+OpenAI bills the text of a page and a picture of it, Anthropic tells what a page is typically (1,500 to 3,000 tokens and
+a picture). Gemini tells 258 tokens a page and 1,000 pages, but has refused 946 pages for more than its window.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ def inputs(provider: Provider, call: UpstreamCall) -> Inputs:
     per_second = (
         _SOUND.get(provider.id, _USUAL_SOUND if call.flavor == "transcription" else None) if demand.audio else 0
     )
-    unknown = "what the body does not show" if demand.hidden else ""
+    unknown = _unseen(demand) if demand.hidden else ""
     unknown = unknown or ("pictures" if per_image is None else "recordings" if per_second is None else "")
     text = demand.text + _overhead(provider, call)
     images = demand.images * (per_image or 0)
@@ -126,6 +128,10 @@ def inputs(provider: Provider, call: UpstreamCall) -> Inputs:
     if unknown:
         whole = max(whole, limit) if limit else whole + _USUAL_WINDOW
     return Inputs(text, images, audio, whole, unknown, limit, widened)
+
+
+def _unseen(demand: Demand) -> str:
+    return "what the body does not show" + (f" at '{demand.unseen}'" if demand.unseen else "")
 
 
 def _window(provider: Provider, call: UpstreamCall) -> tuple[int | None, bool]:
