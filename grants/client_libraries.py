@@ -153,7 +153,10 @@ const agent = new Agent({ name: "Assistant", model: "@MODEL@", modelSettings: { 
 console.log((await run(agent, "Hello!")).finalOutput);""",
             ),
         ),
-        fresh="set_default_openai_client(AsyncOpenAI(api_key=f)); f is an async function that returns a token.",
+        fresh=(
+            "Python: set_default_openai_client(AsyncOpenAI(api_key=f)). Node: "
+            "setDefaultOpenAIClient(new OpenAI({apiKey: f})). f is an async function that returns a token."
+        ),
         off=(
             "tracing (above): it sends OPENAI_API_KEY, here your token, to OpenAI. Hosted tools need web or code. "
             'For tools with a model that reasons, add response_include=["reasoning.encrypted_content"] to the settings.'

@@ -26,14 +26,15 @@ export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1""",
         ),
         fresh=(
             'Put {"apiKeyHelper": "aipassport-token"} into ~/.claude/settings.json and leave ANTHROPIC_AUTH_TOKEN out. '
-            "It is run again every 5 minutes (CLAUDE_CODE_API_KEY_HELPER_TTL_MS) and after a 401."
+            "It is run again every 5 minutes, or as often as CLAUDE_CODE_API_KEY_HELPER_TTL_MS says: let tokens live "
+            "longer than that."
         ),
         also=(
             "the model of ANTHROPIC_DEFAULT_HAIKU_MODEL for small tasks, and those of "
             "ANTHROPIC_DEFAULT_SONNET_MODEL and ANTHROPIC_DEFAULT_OPUS_MODEL where one of these names is chosen."
         ),
         off='the tool WebSearch, unless the grant has the capability web: {"permissions": {"deny": ["WebSearch"]}}.',
-        tried="2.1.197",
+        tried="2.1.332",
     ),
     Client(
         name="codex",
@@ -63,6 +64,7 @@ env_key = "AIPASSPORT_TOKEN\"""",
         ),
         also="the model of review_model for /review, where one is set.",
         off='the hosted web search (web_search = "disabled", above), unless the grant has the capability web.',
+        tried="0.171.0, after the owner had let the field client_metadata through (extra fields of the key)",
     ),
     Client(
         name="gemini-cli",
