@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 
+from . import clients
 from .models import Grant
 from .providers import Capability, Provider
 from .terms import any_covers
@@ -70,6 +71,23 @@ def snippets(
         shown = _Shown(base, token, example_model(row, patterns, _EMBEDDING_EXAMPLES), row)
         return [_openai_embeddings(shown), _curl_embeddings(shown)]
     return [_curl_models(_Shown(base, token, "", row))]
+
+
+def ready_clients(
+    grant: Grant, token: str, *, models: Sequence[str] | None = None, capabilities: Iterable[str] | None = None
+) -> list[clients.Ready]:
+    """The lines of every client that works with the token. Arguments as in :func:`snippets`."""
+    fitting = [client for client in clients.CLIENTS.values() if works_with(grant, client, capabilities=capabilities)]
+    if not fitting:
+        return []
+    model = example_model(grant.row, tuple(grant.models if models is None else models))
+    return [clients.ready(client, url=settings.AIPASSPORT_URL, token=token, model=model) for client in fitting]
+
+
+def works_with(grant: Grant, client: clients.Client, *, capabilities: Iterable[str] | None = None) -> bool:
+    """Whether a token of ``grant`` (with fewer ``capabilities``, where given) lets ``client`` work."""
+    allowed = set(grant.capabilities if capabilities is None else capabilities)
+    return Capability.CHAT in allowed and clients.fits(client, grant.row.dialects)
 
 
 def example_model(row: Provider, patterns: Sequence[str], examples: dict[str, tuple[str, ...]] = _EXAMPLES) -> str:

@@ -16,7 +16,7 @@ from unfold.decorators import action, display
 from .. import tokens
 from ..clock import day_number, moment
 from ..models import Call, Grant
-from ..snippets import snippets
+from ..snippets import ready_clients, snippets
 from ..templatetags.desk import dollars, money, number, when
 from .base import DeskAdmin, by, header_button, is_owner
 from .filters import GrantStatusFilter, OwnKeyFilter
@@ -262,10 +262,12 @@ class GrantAdmin(DeskAdmin):
             narrowing = form.narrowing()
             minted = form.attempt(lambda: tokens.mint(grant, by=by(request), **narrowing))
             if minted is not None:
-                ready = snippets(
-                    grant, minted.token, models=narrowing["models"], capabilities=narrowing["capabilities"]
-                )
-                return self._once(request, "desk/token.html", grant, title="Your token", minted=minted, snippets=ready)
+                narrower = {name: narrowing[name] for name in ("models", "capabilities")}
+                shown = {
+                    "snippets": snippets(grant, minted.token, **narrower),
+                    "clients": ready_clients(grant, minted.token, **narrower),
+                }
+                return self._once(request, "desk/token.html", grant, title="Your token", minted=minted, **shown)
         return self.render(
             request,
             "desk/token_form.html",

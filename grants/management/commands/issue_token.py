@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from grants import tokens
+from grants import clients, tokens
 from grants.management.base import BY_COMMAND, DataCommand, duration, names, one_grant
+from grants.snippets import ready_clients, works_with
 
 
 class Command(DataCommand):
@@ -18,9 +19,27 @@ class Command(DataCommand):
         parser.add_argument("--lifetime", type=duration, help="At most the grant's token lifetime (the default).")
         parser.add_argument("--models", type=names, help="Narrower than the grant's.")
         parser.add_argument("--capabilities", type=names, help="Fewer than the grant's.")
-
-    def run(self, *, grant: str, lifetime: int | None, models: Any, capabilities: Any, **_: Any) -> Mapping[str, Any]:
-        minted = tokens.mint(
-            one_grant(grant), by=BY_COMMAND, lifetime=lifetime, models=models, capabilities=capabilities
+        parser.add_argument(
+            "--for", dest="client", choices=sorted(clients.CLIENTS), help="Print the lines that point this client here."
         )
-        return {"token": minted.token, "jti": minted.jti, "expires_at": minted.expires_at}
+
+    def run(
+        self, *, grant: str, lifetime: int | None, models: Any, capabilities: Any, client: str | None = None, **_: Any
+    ) -> Mapping[str, Any]:
+        record = one_grant(grant)
+        wanted = clients.CLIENTS[client] if client else None
+        if wanted and not works_with(record, wanted, capabilities=capabilities):  # before a token exists for nothing
+            needs = f"the capability chat and {clients.needs(wanted)}"
+            raise CommandError(f"{wanted.title} does not work with this token: it needs {needs}.")
+        minted = tokens.mint(record, by=BY_COMMAND, lifetime=lifetime, models=models, capabilities=capabilities)
+        data = {"token": minted.token, "jti": minted.jti, "expires_at": minted.expires_at}
+        if wanted is None:
+            return data
+        every = ready_clients(record, minted.token, models=models, capabilities=capabilities)
+        found = next(one for one in every if one.client is wanted)
+        return {**data, "for": client, "lines": clients.as_text(found)}
+
+    def show(self, data: Mapping[str, Any]) -> None:
+        super().show({name: value for name, value in data.items() if name not in ("for", "lines")})
+        if "lines" in data:
+            self.stdout.write(f"\n{data['lines']}")
