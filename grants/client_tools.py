@@ -64,7 +64,7 @@ env_key = "AIPASSPORT_TOKEN\"""",
         ),
         also="the model of review_model for /review, where one is set.",
         off='the hosted web search (web_search = "disabled", above), unless the grant has the capability web.',
-        tried="0.171.0, after the owner had let the field client_metadata through (extra fields of the key)",
+        tried="0.171.0",
     ),
     Client(
         name="gemini-cli",
