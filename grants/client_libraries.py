@@ -35,8 +35,6 @@ LIBRARIES = (
     Client(
         name="openai",
         title="openai",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             _OPENAI,
             Part(
@@ -128,7 +126,6 @@ console.log(answer.text);""",
     Client(
         name="openai-agents",
         title="OpenAI Agents SDK",
-        base="/proxy/v1",
         dialect="openai",
         parts=(
             _OPENAI,
@@ -166,8 +163,6 @@ console.log((await run(agent, "Hello!")).finalOutput);""",
     Client(
         name="langchain",
         title="LangChain",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             _OPENAI,
             Part(
@@ -193,7 +188,6 @@ console.log((await new ChatOpenAI({ model: "@MODEL@" }).invoke("Hello!")).text);
     Client(
         name="vercel-ai",
         title="Vercel AI SDK",
-        base="/proxy/v1",
         dialect="openai",
         parts=(
             _OPENAI,
@@ -219,8 +213,6 @@ console.log(text);""",
     Client(
         name="litellm",
         title="LiteLLM",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             _OPENAI,
             Part(
@@ -239,8 +231,6 @@ print(answer.choices[0].message.content)""",
     Client(
         name="pydantic-ai",
         title="pydantic-ai",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             _OPENAI,
             Part(
@@ -258,8 +248,6 @@ print(Agent("openai-chat:@MODEL@").run_sync("Hello!").output)""",
     Client(
         name="haystack",
         title="Haystack",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             _OPENAI,
             Part(
@@ -278,8 +266,6 @@ print(OpenAIChatGenerator(model="@MODEL@").run([ChatMessage.from_user("Hello!")]
     Client(
         name="agno",
         title="Agno",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             _OPENAI,
             Part(
@@ -298,8 +284,6 @@ print(Agent(model=OpenAIChat(id="@MODEL@")).run("Hello!").content)""",
     Client(
         name="semantic-kernel",
         title="Semantic Kernel",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             _OPENAI,
             Part(

@@ -29,10 +29,10 @@ class Client(NamedTuple):
 
     name: str
     title: str
-    base: str
-    dialect: str
     parts: tuple[Part, ...]
     fresh: str
+    base: str = "/proxy/v1"
+    dialect: str = ""
     also: str = ""
     off: str = ""
     tried: str = ""

@@ -39,7 +39,6 @@ export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1""",
     Client(
         name="codex",
         title="Codex CLI",
-        base="/proxy/v1",
         dialect="openai",
         parts=(
             Part(
@@ -106,8 +105,6 @@ export GEMINI_MODEL=@MODEL@""",
     Client(
         name="opencode",
         title="opencode",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             Part(
                 "~/.config/opencode/opencode.json",
@@ -135,8 +132,6 @@ export GEMINI_MODEL=@MODEL@""",
     Client(
         name="qwen-code",
         title="Qwen Code",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             Part(
                 SHELL,
@@ -154,8 +149,6 @@ export OPENAI_MODEL=@MODEL@""",
     Client(
         name="aider",
         title="aider",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             Part(
                 SHELL,
@@ -174,8 +167,6 @@ export AIDER_WEAK_MODEL=openai/@MODEL@""",
     Client(
         name="llm",
         title="llm",
-        base="/proxy/v1",
-        dialect="",
         parts=(
             Part(
                 "extra-openai-models.yaml, in the folder of `llm logs path`",
