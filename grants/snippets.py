@@ -78,10 +78,15 @@ def ready_clients(
 ) -> list[clients.Ready]:
     """The lines of every client that works with the token. Arguments as in :func:`snippets`."""
     fitting = [client for client in clients.CLIENTS.values() if works_with(grant, client, capabilities=capabilities)]
-    if not fitting:
-        return []
+    return [ready_client(grant, client, token, models=models) for client in fitting]
+
+
+def ready_client(
+    grant: Grant, client: clients.Client, token: str, *, models: Sequence[str] | None = None
+) -> clients.Ready:
+    """The lines of one client, with a model that the token covers."""
     model = example_model(grant.row, tuple(grant.models if models is None else models))
-    return [clients.ready(client, url=settings.AIPASSPORT_URL, token=token, model=model) for client in fitting]
+    return clients.ready(client, url=settings.AIPASSPORT_URL, token=token, model=model)
 
 
 def works_with(grant: Grant, client: clients.Client, *, capabilities: Iterable[str] | None = None) -> bool:

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from grants import clients, tokens
 from grants.management.base import BY_COMMAND, DataCommand, duration, names, one_grant
-from grants.snippets import ready_clients, works_with
+from grants.snippets import ready_client, works_with
 
 
 class Command(DataCommand):
@@ -35,9 +35,8 @@ class Command(DataCommand):
         data = {"token": minted.token, "jti": minted.jti, "expires_at": minted.expires_at}
         if wanted is None:
             return data
-        every = ready_clients(record, minted.token, models=models, capabilities=capabilities)
-        found = next(one for one in every if one.client is wanted)
-        return {**data, "for": client, "lines": clients.as_text(found)}
+        lines = clients.as_text(ready_client(record, wanted, minted.token, models=models))
+        return {**data, "for": client, "lines": lines}
 
     def show(self, data: Mapping[str, Any]) -> None:
         super().show({name: value for name, value in data.items() if name not in ("for", "lines")})
