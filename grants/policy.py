@@ -74,10 +74,8 @@ class Policy:
         """The first of these capabilities, by name, that is not granted."""
         return min((item for item in capabilities if item not in self.capabilities), default=None)
 
-    def check(self, models: tuple[str, ...], capabilities: frozenset[Capability]) -> None:
-        """Raise :class:`Denied` unless every model and every capability is granted."""
-        if (missing := self.missing(capabilities)) is not None:
-            raise Denied("capability_not_granted", f"This grant does not include the capability '{missing}'.")
+    def check_models(self, models: tuple[str, ...]) -> None:
+        """Raise :class:`Denied` unless every model is granted."""
         for model in models:
             if not self.allows_model(model):
                 raise Denied("model_not_granted", f"This grant does not include the model '{model}'.", param="model")

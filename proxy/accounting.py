@@ -190,7 +190,7 @@ def open_call(claims: Claims, policy: Policy, call: UpstreamCall, client: Any, c
     for _ in range(_ATTEMPTS):
         if (missing := policy.missing(call.capabilities)) is not None:
             raise remedies.not_granted(missing, call.asked.get(missing))
-        policy.check(call.models, call.capabilities)
+        policy.check_models(call.models)
         price_lists.ensure(policy.price_list)
         asked = reservation(policy, call)
         try:
