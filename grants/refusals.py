@@ -20,18 +20,27 @@ class Stale(Exception):
 class Full(Denied):
     """A limit of the grant is reached. ``final``: trying again does not help; else ``retry_after`` is in seconds.
 
-    ``limit``: the one, as it stands.
+    ``limit``: the one, as it stands. ``by_bound``: the message names what the call could cost or use.
     """
 
-    def __init__(self, code: str, message: str, *, limit: Limit | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        limit: Limit | None = None,
+        retry_after: int | None = None,
+        by_bound: bool = False,
+    ) -> None:
         super().__init__(code, message)
+        self.by_bound = by_bound
         self.limit = limit
         self.final = retry_after is None
         self.retry_after = retry_after
 
     def because(self, why: str) -> Full:
-        """The same refusal with why the call counts for so much, where it is refused for what it could cost or use."""
-        if why and "this call could" in self.message.lower():
+        """The same refusal, with the reason why the call's bound is high where the message names that bound."""
+        if why and self.by_bound:
             self.message = f"{self.message} {why}"
         return self
 
@@ -75,6 +84,7 @@ def call_too_dear(least: int, cap: int) -> Full:
         "call_cost_limit_reached",
         f"This call could cost {exactly(least)}; this grant allows {exactly(cap)} a call. Send less, or ask for less.",
         limit=limit,
+        by_bound=True,
     )
 
 
@@ -85,6 +95,7 @@ def call_too_large(tokens: int, allowed: int) -> Full:
         "token_rate_reached",
         f"This call could use {tokens} tokens; this grant allows {allowed} a minute. Send less, or ask for less.",
         limit=limit,
+        by_bound=True,
     )
 
 
@@ -138,7 +149,8 @@ def _money(limits: dict[str, Limit], need: int | None) -> Iterator[Full]:
             message += f"It resets at {_at(limit.resets_at)}."
         else:
             message += "Its owner can raise the limit."
-        yield Full(f"{code}_limit_reached", message, limit=limit, retry_after=None if spent else _RESERVED_RETRY)
+        retry_after = None if spent else _RESERVED_RETRY
+        yield Full(f"{code}_limit_reached", message, limit=limit, retry_after=retry_after, by_bound=need is not None)
 
 
 def _rates(policy: Policy, standing: Standing, limits: dict[str, Limit], tokens: int) -> Iterator[Full]:

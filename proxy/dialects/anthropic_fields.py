@@ -63,12 +63,8 @@ SOURCES: dict[str, Rule] = {
 
 
 def _picture_url(reading: Reading, where: str, value: Any) -> None:
-    """A picture by URL is scaled as an inline one is; any other file there is refused (docs, "Vision")."""
-    url = value.get("url")
-    if type(url) is str and url.startswith(("https://", "http://")):
-        reading.tally.images += 1
-    else:
-        reading.tally.hide(where)
+    """The provider refuses any other file at the URL of a picture (docs, "Vision")."""
+    reading.tally.picture_at(value.get("url"), where)
 
 
 PICTURE_SOURCES = {**SOURCES, "url": Rule("checked", _picture_url)}

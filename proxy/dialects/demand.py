@@ -74,6 +74,13 @@ class Tally:
         self.hidden = True
         self.unseen = self.unseen or where
 
+    def picture_at(self, url: Any, where: str) -> None:
+        """A URL that can only be a picture's: the provider scales the picture as an inline one."""
+        if type(url) is str and url.startswith(("https://", "http://")):
+            self.images += 1
+        else:
+            self.hide(where)
+
     def tiers(self, *named: str) -> None:
         """Service tiers beyond the standard one. Two at once are a name that no price list has."""
         self.tier = "+".join(name.lower()[:40] for name in named)

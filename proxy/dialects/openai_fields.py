@@ -58,8 +58,8 @@ def _image_url(reading: Reading, where: str, value: Any) -> None:
     if type(url) is str and url.startswith("data:"):
         reading.binary += len(url)
         reading.tally.inline(url, "", where)
-    elif type(url) is str and url.startswith(("https://", "http://")) and reading.provider.id in _ONLY_PICTURES:
-        reading.tally.images += 1  # scaled as an inline one is
+    elif reading.provider.id in _ONLY_PICTURES:
+        reading.tally.picture_at(url, where)
     else:
         reading.tally.hide(where)
 
