@@ -85,6 +85,6 @@ def needs(client: Client) -> str:
 
 
 def as_text(one: Ready) -> str:
-    """All lines of a client for a terminal, each part below the place that it belongs into."""
+    """All lines of a client for a terminal, each part below its place."""
     blocks = [f"# {part.place}\n{part.text}" for part in one.parts]
     return "\n\n".join([*blocks, "\n".join(f"# {note}" for note in one.notes)])

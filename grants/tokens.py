@@ -224,7 +224,7 @@ def has_form(token: str) -> bool:
 
 
 def _kid_of(token: str) -> str | None:
-    """The signing key that a token names; ``None`` where it has not the form of ours."""
+    """The signing key that a token names; ``None`` if the text does not have the form of ours."""
     if len(token) > _MAX_TOKEN_CHARACTERS or not token.isascii():
         return None
     try:
