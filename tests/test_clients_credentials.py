@@ -183,6 +183,7 @@ class TestOverASocket:
     @pytest.mark.parametrize("path", ["/proxy/v1/models", "/proxy/v1/models/gpt-4o", "/proxy/v1/files", CHAT])
     def test_head_is_get_without_the_body(self, server: Any, issue: Any, provider: str, path: str) -> None:
         _, token = issue(provider)
+        before = len(server.log.read_text())  # other tests of this server have their own lines in the log
         with requests.Session() as session:
             session.headers["authorization"] = f"Bearer {token}"
             for _ in range(2):  # on one connection: a body would be taken for the next answer
@@ -192,7 +193,7 @@ class TestOverASocket:
                 assert head.headers.get("content-length") == got.headers.get("content-length")
         eventually(lambda: not Call.objects.filter(finished_at=None).exists())
         assert not Call.objects.exclude(outcome__in=("ok", "upstream_error")).exists()
-        assert "Not Found" not in server.log.read_text()
+        assert "Not Found" not in server.log.read_text()[before:]
 
 
 @pytest.mark.parametrize(
