@@ -12,13 +12,12 @@ import requests
 import urllib3
 from django.conf import settings
 from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from grants.addresses import is_public
 
-from .interim import FinalAnswer
+from .provider_answer import ProviderAnswer
 
 _CHUNK = 65536
 _POOLS = 64  # of connections, one for each provider's origin
@@ -107,11 +106,11 @@ class _Guarded:
 
 
 class _GuardedHTTP(_Guarded, HTTPConnection):
-    response_class = FinalAnswer
+    response_class = ProviderAnswer
 
 
 class _GuardedHTTPS(_Guarded, HTTPSConnection):
-    response_class = FinalAnswer
+    response_class = ProviderAnswer
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
@@ -153,7 +152,7 @@ class GuardedAdapter(HTTPAdapter):
         """Without cookies: nobody here reads one, or sends one back."""
         response = requests.Response()
         response.status_code, response.reason = resp.status, resp.reason
-        response.headers = CaseInsensitiveDict(resp.headers)
+        response.headers = resp.headers  # of any case, too
         response.url, response.request = req.url or "", req
         response.raw = resp
         return response

@@ -8,13 +8,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from email.errors import MissingHeaderBodySeparatorDefect
 from urllib.parse import urlencode
 
 import requests
 import urllib3
 from django.conf import settings
-from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection
 
 from . import multipart
@@ -86,7 +84,6 @@ class Exchange:
                 verify=settings.AIPASSPORT_UPSTREAM_CA_BUNDLE or True,
                 proxies={"http": proxy, "https": proxy} if proxy else None,
             )
-            _check_head(self._response)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _translated(error, sent=self._connection is not None) from error
         finally:
@@ -165,30 +162,20 @@ class Exchange:
             self._response.close()
 
 
-def _check_head(response: requests.Response) -> None:
-    """Raises where the head of the answer is not whole: cut in two, it would pass for an empty answer.
-
-    The standard library takes what it got; ``requests`` reads cookies at the same place.
-    """
-    message = getattr(getattr(response.raw, "_original_response", None), "msg", None)
-    if any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in getattr(message, "defects", ())):
-        raise urllib3.exceptions.ProtocolError("half a head")
-
-
 def _prepare(base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> requests.PreparedRequest:
     """Prepared by hand: requests' own preparation would look at cookies, netrc, hooks and the body's type again."""
     headers = {**call.headers, "user-agent": USER_AGENT, "accept-encoding": "identity"}
     body = _fairly(call.json) if isinstance(call.json, Spooled) else call.json
     if call.form is not None:
         headers["content-type"], length, body = multipart.encode(call.form)
-        headers["content-length"] = str(length)
+        headers["Content-Length"] = str(length)
     elif call.json is not None:
         headers["content-type"] = "application/json"
-        headers["content-length"] = str(len(call.json))
+        headers["Content-Length"] = str(len(call.json))  # as requests looks for it
     request = requests.PreparedRequest()
     request.method = call.method
     request.url = base_url + call.path + (f"?{urlencode(call.query)}" if call.query else "")
-    request.headers = CaseInsensitiveDict({**headers, **auth})
+    request.headers = {**headers, **auth}  # type: ignore[assignment]  # no two names differ in case alone
     request.body = body  # type: ignore[assignment]
     return request
 
