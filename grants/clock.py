@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
+from functools import lru_cache
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -46,6 +47,7 @@ def day_of(date: dt.date) -> int:
     return date.year * 10_000 + date.month * 100 + date.day
 
 
+@lru_cache(maxsize=8)
 def two_days_after(day: int) -> int:
     """The day two days after a ``yyyymmdd``."""
     return day_of(date_of(day) + dt.timedelta(days=2))

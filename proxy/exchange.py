@@ -160,7 +160,7 @@ def _answer(opened: OpenCall) -> HttpResponseBase:
         exchange,
         observer,
         opened.watched,
-        finish=lambda ending: opened.finish(ending._replace(unread=ending.unread or observer.unread)),
+        finish=lambda ending: opened.finish(ending._replace(unread=True) if observer.unread else ending),
         error_event=lambda error: dialects.error_event(call.dialect, error),
         hides=call.hides_usage,
         flavor=call.flavor,

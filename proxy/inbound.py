@@ -197,15 +197,14 @@ class Intake:
 
     def _receive(self, stream: _Timed, length: int | None) -> bytes:
         """The whole body, or ``b""`` where it went into the spool. ``length``: ``None`` where it is not declared."""
-        limit, parts, size = settings.AIPASSPORT_MAX_BODY_BYTES, list[bytes](), 0
+        parts, size = list[bytes](), 0
         while length is None or size < length:
             part = stream.read(_CHUNKED_STEP if length is None else min(_STEP, length - size))
             if not part:
                 break
             size += len(part)
-            if size > limit:
-                raise _too_large(limit)
             if length is None:
+                _check_length(size)
                 self._take(len(part))
             self._keep(part, parts, size)
         if length is not None and size != length:
@@ -267,11 +266,12 @@ def declared_length(request: HttpRequest) -> int | None:
     """
     value = request.META.get("CONTENT_LENGTH") or ""
     length = int(value) if value.isascii() and value.isdecimal() and len(value) < 16 else None
-    limit = settings.AIPASSPORT_MAX_BODY_BYTES
-    if length is not None and length > limit:
-        raise _too_large(limit)
+    if length is not None:
+        _check_length(length)
     return length
 
 
-def _too_large(limit: int) -> BadRequest:
-    return BadRequest(f"The body is larger than {limit} bytes.", code="body_too_large", status=413)
+def _check_length(length: int) -> None:
+    limit = settings.AIPASSPORT_MAX_BODY_BYTES
+    if length > limit:
+        raise BadRequest(f"The body is larger than {limit} bytes.", code="body_too_large", status=413)

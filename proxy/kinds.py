@@ -34,7 +34,7 @@ def kind_of(head: bytes, content_type: str, *, flavor: str, stream: bool) -> Kin
     labelled = label.startswith("text/event-stream")
     if not text or (len(head) < len(_BOM) and _BOM.startswith(head)):
         return Kind.EVENTS if labelled else None
-    if (begins := _begins(text, _PAGES)) is not False:
+    if text[:1] == b"<" and (begins := _begins(text, _PAGES)) is not False:
         return Kind.PAGE if begins else None
     if text[:1] in (b"{", b"[") and (_json_due(flavor) or labelled or "json" in label):
         return Kind.JSON

@@ -142,6 +142,8 @@ def _completed(asked: _Asked, result: Mapping[str, Any], counted: list[Counts]) 
 
     The steps of an answer are not less than the whole, and the input is not nothing.
     """
+    if len(counted) == 1 and counted[0].get("input_tokens"):
+        return False
     missing = dict.fromkeys(("input_tokens", "output_tokens"), 0)
     whole = _part(asked, result) if len(counted) > 1 else None
     for key in missing if whole else ():
@@ -155,6 +157,8 @@ def _completed(asked: _Asked, result: Mapping[str, Any], counted: list[Counts]) 
 
 
 def _sum(parts: list[Counts]) -> Counts:
+    if len(parts) == 1:
+        return parts[0]
     return {key: sum(part.get(key, 0) for part in parts) for key in {key for part in parts for key in part}}
 
 
