@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint lock audit
+.PHONY: run test clients lint lock audit
 
 # One lock for Linux and macOS, Python 3.11 and newer. What is locked stays; `make lock UPGRADE=--upgrade` takes what is new.
 LOCK := pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
@@ -14,6 +14,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+clients: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.agents $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
