@@ -1,4 +1,4 @@
-"""What the agents send, recorded by ``make clients ARGS=--record``: all of it is understood, and bounded under a limit."""
+"""What the agents send, as `make clients ARGS=--record` keeps it: all is understood, and bounded under a limit."""
 
 from __future__ import annotations
 

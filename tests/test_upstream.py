@@ -38,7 +38,7 @@ def test_the_request_is_built_from_nothing_but_the_call_and_the_key() -> None:
         "user-agent": "AIPassport",
         "accept-encoding": "identity",
         "content-type": "application/json",
-        "content-length": "13",
+        "Content-Length": "13",
         "authorization": f"Bearer {CANARY}",
     }
 

@@ -30,6 +30,10 @@ _BUILD = broker.ROOT / "build" / "clients"
 _SECONDS = 120.0  # for one case
 
 
+def _file(name: str) -> str:
+    return re.sub(r"\W+", "-", name)
+
+
 def _install(tool: Tool) -> None:
     folder = _BUILD / tool.package.replace("/", "_")
     if tool.registry == "npm":
@@ -142,7 +146,7 @@ def _record(tool: Tool, folder: Path, upstream: LocalProvider) -> None:
     run = Run(tool, folder, upstream.url, Issued("", KEY))
     case, began = CASES[0 if "tools" in tool.cannot else 1], len(upstream.seen)
     run.start(case.prompt, folder / "output.log").wait(_SECONDS)
-    recording.write(re.sub(r"\W+", "-", tool.name), tool.provider, upstream.seen[began:])
+    recording.write(_file(tool.name), tool.provider, upstream.seen[began:])
 
 
 def main() -> None:
@@ -161,17 +165,17 @@ def main() -> None:
             if not options.offline:
                 _install(tool)
             if options.record:
-                _record(tool, folder / f"{tool.name}-record".replace(" ", "-"), upstream)
+                _record(tool, folder / f"{_file(tool.name)}-record", upstream)
                 continue
             cells, told = [], ""
             for number, case in enumerate(CASES):
                 if case.name in tool.cannot:
                     cells.append("—")
                     continue
-                result = _try(case, tool, folder / f"{tool.name}-{number}".replace(" ", "_"), own, upstream)
+                result = _try(case, tool, folder / f"{_file(tool.name)}-{number}", own, upstream)
                 cells.append("ok" if result == "ok" else "NO")
                 told += "" if result == "ok" else f"{tool.name}, {case.name}: {result}\n"
-            found = Run(tool, folder / tool.name.replace(" ", "-"), own.url, Issued("", "none")).version()
+            found = Run(tool, folder / _file(tool.name), own.url, Issued("", "none")).version()
             print(f"| {tool.name} | {found} | {' | '.join(cells)} |\n{told}", end="", flush=True)
             failed = failed or bool(told)
     sys.exit(failed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 DEAD = "The owner has revoked this grant."
-CUT = "The owner has revoked or ended this grant."
+CUT = "The owner has revoked"  # in the stream, or where the client asks again
 HELLO = "Hello from the local provider."
 
 
