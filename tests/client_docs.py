@@ -41,7 +41,7 @@ def _fence(part: clients.Part) -> Iterator[str]:
 
 
 def _tried(client: clients.Client) -> str:
-    return f"Run against the sandbox provider: {client.tried}." if client.tried else "Not run by us yet."
+    return f"Tried with {client.tried}." if client.tried else "Not tried yet."
 
 
 if __name__ == "__main__":
