@@ -12,7 +12,7 @@ _REQUIRED = ("AIPASSPORT_SECRET_KEY", "AIPASSPORT_ENCRYPTION_KEYS")
 
 def ensure(path: Path) -> bool:
     """Write ``path`` (mode 0600) unless it exists or the environment has the secrets. Says whether it did."""
-    if path.exists() or all(name in os.environ for name in _REQUIRED):
+    if path.exists() or all({name, f"{name}_FILE"} & os.environ.keys() for name in _REQUIRED):
         return False
     lines = (
         "# Written at the first start. Keep it secret, back it up: without it no stored provider key can be read.",

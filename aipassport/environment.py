@@ -15,9 +15,10 @@ _FALSE = ("false", "off", "no", "n", "0")
 _COMMENT = re.compile(r"\s#(\s|$)")
 
 
-class Env(environ.Env):
-    """django-environ with three differences.
+class Env(environ.FileAwareEnv):
+    """django-environ with four differences. Any variable may be given as ``NAME_FILE``, the path of its value.
 
+    - A file that cannot be read is told by the name of its variable.
     - A blank value counts as absent: compose files and templates of ``.env`` leave variables blank.
     - ``$`` has no meaning: django-environ would read ``$ecret`` as the name of another variable, and return "".
     - What is no boolean, number or database URL is refused. django-environ takes ``enabled`` for false.
@@ -31,7 +32,11 @@ class Env(environ.Env):
         Raises:
             ImproperlyConfigured: the value does not have the type of ``cast``, or a comment follows it.
         """
-        text = self.ENVIRON.get(var, "").strip()
+        try:
+            text = self.ENVIRON.get(var, "").strip()
+        except (OSError, UnicodeError) as error:
+            path = self.ENVIRON[f"{var}_FILE"]
+            raise ImproperlyConfigured(f"{var}_FILE: {path} cannot be read as text.") from error
         if not text:
             return default
         if _COMMENT.search(text):
@@ -41,7 +46,7 @@ class Env(environ.Env):
         if cast is int or cast is float:
             return _number(var, text, cast)
         if cast is list:
-            return [item for part in text.split(",") if (item := part.strip())]
+            return [item for part in re.split(r"[,\n]", text) if (item := part.strip())]
         return text
 
     def db_url(self, var: str = "DATABASE_URL", default: Any = environ.Env.NOTSET, engine: str | None = None) -> Any:

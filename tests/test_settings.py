@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from aipassport import dotenv
+
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = {
     "AIPASSPORT_SECRET_KEY": "s" * 50,
@@ -108,3 +110,41 @@ def test_a_complaint_about_the_database_repeats_no_password() -> None:
     done = start(DATABASE_URL="pg://me:hunter2@h:port/d")
     assert done.returncode != 0
     assert "hunter2" not in done.stderr
+
+
+# Secrets in files (Docker, Kubernetes)
+
+
+def test_a_secret_is_read_from_the_file_that_its_variable_names(tmp_path: Path) -> None:
+    secret, keys, database = (tmp_path / name for name in ("secret", "keys", "database"))
+    secret.write_text("f" * 50 + "\n")
+    second = "c2Vjb25kc2Vjb25kc2Vjb25kc2Vjb25kc2Vjb25kc2U="
+    keys.write_text(f"{GOOD['AIPASSPORT_ENCRYPTION_KEYS']}\n{second}\n")  # one a line, or with commas
+    database.write_text("postgres://u:p@h:5432/d\n")
+    done = start(
+        show="[s.SECRET_KEY, s.AIPASSPORT_ENCRYPTION_KEYS, s.DATABASES['default']['PASSWORD']]",
+        AIPASSPORT_SECRET_KEY=None,
+        AIPASSPORT_SECRET_KEY_FILE=str(secret),
+        AIPASSPORT_ENCRYPTION_KEYS=None,
+        AIPASSPORT_ENCRYPTION_KEYS_FILE=str(keys),
+        DATABASE_URL_FILE=str(database),  # goes before DATABASE_URL
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(["f" * 50, [GOOD["AIPASSPORT_ENCRYPTION_KEYS"], second], "p"])
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    done = start(AIPASSPORT_SECRET_KEY=None, AIPASSPORT_SECRET_KEY_FILE=str(path))
+    assert done.returncode != 0
+    assert f"AIPASSPORT_SECRET_KEY_FILE: {path} cannot be read as text." in done.stderr
+
+
+def test_no_env_file_is_written_where_the_secrets_are_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIPASSPORT_SECRET_KEY", "AIPASSPORT_ENCRYPTION_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(f"{name}_FILE", "/run/secrets/x")
+    assert not dotenv.ensure(tmp_path / ".env")
