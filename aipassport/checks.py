@@ -133,7 +133,7 @@ def logs_are_not_at_debug() -> Found:
     logging: dict[str, Any] = settings.LOGGING
     if logging["root"]["level"].upper() == "DEBUG":
         yield (
-            "LOG_LEVEL is DEBUG: libraries log every query and connection, which costs time and tells a lot.",
+            "LOG_LEVEL must be DEBUG: libraries log every query and connection, which costs time and tells a lot.",
             "Set LOG_LEVEL=INFO.",
         )
 

@@ -61,7 +61,7 @@ class Env(environ.FileAwareEnv):
             found = {}
         if "ENGINE" not in found:  # nothing of the value is repeated: it may hold a password
             raise ImproperlyConfigured(
-                f"{var} reads like postgres://user:password@host:5432/name or sqlite:////path/of/the/database.sqlite3."
+                f"{var} must have the form postgres://user:password@host:5432/name or sqlite:////path/of/the/database.sqlite3."
             )
         return found
 
@@ -72,7 +72,7 @@ def _boolean(var: str, text: str) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise ImproperlyConfigured(f"{var} is true or false, not {text[:40]!r}.")
+    raise ImproperlyConfigured(f"{var} must be true or false, not {text[:40]!r}.")
 
 
 def _number(var: str, text: str, cast: Any) -> Any:
@@ -82,7 +82,7 @@ def _number(var: str, text: str, cast: Any) -> Any:
         number = -1
     if not math.isfinite(number) or number < 0:
         kind = "a whole number" if cast is int else "a number"
-        raise ImproperlyConfigured(f"{var} is {kind}, zero or more, not {text[:40]!r}.")
+        raise ImproperlyConfigured(f"{var} must be {kind}, zero or more, not {text[:40]!r}.")
     return number
 
 

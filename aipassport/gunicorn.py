@@ -38,7 +38,7 @@ workers = settings.WEB_CONCURRENCY
 worker_class = "aipassport.worker.Worker"
 worker_connections = 4000
 if not 0 <= settings.AIPASSPORT_MAX_ABANDONED_CALLS <= worker_connections // 2:  # each holds one of these
-    raise ImproperlyConfigured("AIPASSPORT_MAX_ABANDONED_CALLS is between 0 and 2000.")
+    raise ImproperlyConfigured("AIPASSPORT_MAX_ABANDONED_CALLS must be between 0 and 2000.")
 preload_app = False
 keepalive = 75
 timeout = 60

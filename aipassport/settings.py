@@ -31,7 +31,7 @@ DEBUG = env.bool("AIPASSPORT_DEBUG", default=False)
 HOST = env.str("HOST", default="127.0.0.1").strip("[]")
 PORT = env.int("PORT", default=8000)
 if PORT > 65535:
-    raise ImproperlyConfigured("PORT is at most 65535.")
+    raise ImproperlyConfigured("PORT must be at most 65535.")
 WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=2)
 AIPASSPORT_URL = env.str("AIPASSPORT_URL", default=f"http://{in_url(HOST)}:{PORT}").rstrip("/")
 try:
@@ -40,7 +40,7 @@ try:
 except ValueError:
     _url_is_usable = False
 if not _url_is_usable or _url.username is not None or _url.query or _url.fragment:
-    raise ImproperlyConfigured("AIPASSPORT_URL reads like https://aipassport.example.")
+    raise ImproperlyConfigured("AIPASSPORT_URL must have the form https://aipassport.example.")
 if _url.path:
     raise ImproperlyConfigured(
         f"AIPASSPORT_URL has a path ({_url.path}), and AIPassport is served at the root of its host only: "
@@ -80,7 +80,7 @@ def _rate(name: str, default: str) -> tuple[int, int]:
     count, _, unit = env.str(name, default=default).partition("/")
     periods = {"sec": 1, "min": 60, "hour": 3600, "day": 86_400}
     if not count.isdecimal() or int(count) < 1 or unit not in periods:
-        raise ImproperlyConfigured(f"{name} reads like 20/min (sec, min, hour, day).")
+        raise ImproperlyConfigured(f"{name} must have the form 20/min (sec, min, hour, day).")
     return int(count), periods[unit]
 
 
@@ -110,7 +110,7 @@ _database = env.db_url("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'aipasspo
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     _synchronous = env.str("AIPASSPORT_SQLITE_SYNCHRONOUS", default="FULL")
     if _synchronous not in ("FULL", "NORMAL"):
-        raise ImproperlyConfigured("AIPASSPORT_SQLITE_SYNCHRONOUS is FULL or NORMAL.")
+        raise ImproperlyConfigured("AIPASSPORT_SQLITE_SYNCHRONOUS must be FULL or NORMAL.")
     _database |= {
         "ENGINE": "aipassport.sqlite",
         # A relative path would be another database in each working directory.
@@ -134,7 +134,7 @@ elif _database["ENGINE"] == "django.db.backends.postgresql":
     _patience = env.int("AIPASSPORT_STATEMENT_TIMEOUT", default=30)
     DATABASE_WHILE_SERVING = postgresql.serving(_given, statement_timeout=_patience)
 else:
-    raise ImproperlyConfigured("DATABASE_URL names SQLite or PostgreSQL.")
+    raise ImproperlyConfigured("DATABASE_URL must name SQLite or PostgreSQL.")
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -145,7 +145,9 @@ AIPASSPORT_SENDS_EMAIL = bool(_email_url)
 try:
     _email = env.email_url_config(_email_url or "dummymail://")
 except (ValueError, KeyError, ImproperlyConfigured):
-    raise ImproperlyConfigured("AIPASSPORT_EMAIL_URL reads like smtp+tls://user:password@mail.example:587.") from None
+    raise ImproperlyConfigured(
+        "AIPASSPORT_EMAIL_URL must have the form smtp+tls://user:password@mail.example:587."
+    ) from None
 EMAIL_BACKEND, EMAIL_FILE_PATH = _email["EMAIL_BACKEND"], _email["EMAIL_FILE_PATH"]
 EMAIL_HOST, EMAIL_PORT = _email["EMAIL_HOST"], _email["EMAIL_PORT"] or 25
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _email["EMAIL_HOST_USER"] or "", _email["EMAIL_HOST_PASSWORD"] or ""
@@ -153,7 +155,7 @@ EMAIL_USE_TLS, EMAIL_USE_SSL = _email.get("EMAIL_USE_TLS", False), _email.get("E
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.str("AIPASSPORT_EMAIL_FROM", default=f"aipassport@{_url.hostname}")
 if any(not char.isprintable() for char in DEFAULT_FROM_EMAIL):
-    raise ImproperlyConfigured("AIPASSPORT_EMAIL_FROM is one line.")
+    raise ImproperlyConfigured("AIPASSPORT_EMAIL_FROM must be one line.")
 
 # Django
 
@@ -300,7 +302,7 @@ AIPASSPORT_RATES = {  # requests and seconds, of one address unless said otherwi
 
 AIPASSPORT_METRICS_TOKEN = env.str("AIPASSPORT_METRICS_TOKEN", default="")
 if AIPASSPORT_METRICS_TOKEN and len(AIPASSPORT_METRICS_TOKEN) < 16:
-    raise ImproperlyConfigured("AIPASSPORT_METRICS_TOKEN has at least 16 characters.")
+    raise ImproperlyConfigured("AIPASSPORT_METRICS_TOKEN must have at least 16 characters.")
 try:
     AIPASSPORT_METRICS_ADDRESSES = [
         ip_network(address.strip()) for address in env.list("AIPASSPORT_METRICS_ADDRESSES", default=[])
@@ -316,10 +318,10 @@ if AIPASSPORT_TRACES and (find_spec("opentelemetry") is None or find_spec("opent
 
 LOG_FORMAT = env.str("AIPASSPORT_LOG_FORMAT", default="line")
 if LOG_FORMAT not in ("line", "json"):
-    raise ImproperlyConfigured("AIPASSPORT_LOG_FORMAT is line or json.")
+    raise ImproperlyConfigured("AIPASSPORT_LOG_FORMAT must be line or json.")
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
 if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
-    raise ImproperlyConfigured("LOG_LEVEL is DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+    raise ImproperlyConfigured("LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL.")
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s %(message)s"
 LOGGING = {
     "version": 1,

@@ -19,11 +19,11 @@ def nano_dollars(text: str) -> int:
         ValueError: anything else, or more than a billion dollars; the message is a sentence for people.
     """
     if not PATTERN.fullmatch(text):
-        raise ValueError(f"An amount in dollars such as 5.00, with at most {DECIMALS} decimals.")
+        raise ValueError(f"Write an amount in dollars such as 5.00, with at most {DECIMALS} decimals.")
     whole, _, fraction = text.partition(".")
     amount = int(whole) * NANO + int(fraction.ljust(DECIMALS, "0"))
     if amount > MAX_DOLLARS * NANO:
-        raise ValueError(f"At most {MAX_DOLLARS} dollars.")
+        raise ValueError(f"The amount must be at most {MAX_DOLLARS} dollars.")
     return amount
 
 
@@ -35,7 +35,7 @@ def limit(text: str) -> int:
     """
     amount = nano_dollars(text)
     if amount == 0:
-        raise ValueError("More than 0 dollars.")
+        raise ValueError("The amount must be more than 0 dollars.")
     return amount
 
 

@@ -23,12 +23,12 @@ def row(line: str) -> dict[str, Any]:
     models, colon, rest = line.rpartition(":")
     parts = [part.strip() for part in rest.split(",")]
     if not colon or not all(parts):
-        raise ValueError(f"Not “model: unit=dollars, …” such as {EXAMPLE}")
+        raise ValueError(f"Write “model: unit=dollars, …”, such as {EXAMPLE}")
     found: dict[str, Any] = {"models": models.strip()}
     for part in parts:
         unit, equals, price = (piece.strip() for piece in part.partition("="))
         if unit in found:
-            raise ValueError(f"“{unit}” is there twice.")
+            raise ValueError(f"“{unit}” is given twice.")
         if not equals and unit != FREE:
             raise ValueError(f"“{part}” has no price. Write {part}=0.50, or free.")
         found[unit] = price if equals else True

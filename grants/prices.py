@@ -121,4 +121,4 @@ def validate_margin(value: Any) -> None:
         ValidationError: it is none.
     """
     if type(value) is not int or not 0 <= value <= MAX_MARGIN:
-        raise ValidationError(f"A whole percentage from 0 to {MAX_MARGIN}.")
+        raise ValidationError(f"Write a whole percentage from 0 to {MAX_MARGIN}.")

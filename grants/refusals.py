@@ -72,7 +72,7 @@ def forestalled(policy: Policy, standing: Standing) -> Exception:
     for name, code in _FREED.items():
         if limit := limits.get(name):
             return Full(
-                code, "Other calls of this grant took what room there was; try again.", limit=limit, retry_after=1
+                code, "Other calls of this grant used the remaining quota. Try again.", limit=limit, retry_after=1
             )
     return Stale()
 
@@ -82,7 +82,8 @@ def call_too_dear(least: int, cap: int) -> Full:
     limit = Limit("cost-per-call", "nano-dollars", cap, 0)
     return Full(
         "call_cost_limit_reached",
-        f"This call could cost {exactly(least)}; this grant allows {exactly(cap)} a call. Send less, or ask for less.",
+        f"This call could cost {exactly(least)}. This grant allows {exactly(cap)} a call. "
+        "Send a shorter request, or lower the output limit.",
         limit=limit,
         by_bound=True,
     )
@@ -93,14 +94,18 @@ def call_too_large(tokens: int, allowed: int) -> Full:
     limit = Limit("tokens-per-minute", "tokens", allowed, 0, window=60)
     return Full(
         "token_rate_reached",
-        f"This call could use {tokens} tokens; this grant allows {allowed} a minute. Send less, or ask for less.",
+        f"This call could use {tokens} tokens. This grant allows {allowed} a minute. "
+        "Send a shorter request, or lower the output limit.",
         limit=limit,
         by_bound=True,
     )
 
 
 def closed() -> Full:
-    return Full("grant_closed", "A call on this grant cost more than its bound. Its owner has to reopen the grant.")
+    return Full(
+        "grant_closed",
+        "A call of this grant cost more than its bound, so the grant was closed. Its owner can reopen it.",
+    )
 
 
 def _counts(limits: dict[str, Limit]) -> Iterator[Full]:
@@ -140,11 +145,11 @@ def _money(limits: dict[str, Limit], need: int | None) -> Iterator[Full]:
             continue
         spent = limit.allowed - limit.used < least
         message = (
-            f"This grant allows {exactly(limit.allowed)}{period}: {exactly(limit.used)} are spent, "
-            f"{exactly(limit.reserved)} reserved for calls on their way{asked} "
+            f"This grant allows {exactly(limit.allowed)}{period}. {exactly(limit.used)} is spent, "
+            f"{exactly(limit.reserved)} is reserved for open calls{asked} "
         )
         if not spent:
-            message += "Wait for one of them to end."
+            message += "Wait until one of these calls ends."
         elif limit.resets_at:
             message += f"It resets at {_at(limit.resets_at)}."
         else:

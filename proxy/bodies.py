@@ -101,7 +101,7 @@ class Turns:
         queue = self._queues.get(grant)
         if queue is not None and len(queue) >= _WAITING_GRANT:
             raise LimitReached(
-                "Too many large bodies of this grant wait to be read.", code="too_many_bodies", retry_after=2
+                "Too many large bodies of this grant are waiting to be read.", code="too_many_bodies", retry_after=2
             )
         if self.waiting >= _WAITING:
             raise _too_many()
@@ -138,7 +138,7 @@ class Turns:
 
 
 def _too_many() -> Unavailable:
-    return Unavailable("The broker reads too many large bodies just now; please try again.", retry_after=2)
+    return Unavailable("The broker is reading too many large bodies. Please try again.", retry_after=2)
 
 
 class Process:
@@ -191,7 +191,7 @@ class Process:
         except (EOFError, OSError) as error:
             if self._ended_by() == signal.SIGPROF:
                 raise too_complex() from None
-            raise Unavailable("The body could not be read just now; please try again.", retry_after=2) from error
+            raise Unavailable("The broker could not read the body. Please try again.", retry_after=2) from error
         if answer.last:
             self.stop()
         return answer

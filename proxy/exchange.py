@@ -106,7 +106,7 @@ def _secret(policy: Policy) -> str:
         return policy.secret()
     except DecryptionError as error:
         logger.error("the secret of provider key %s cannot be read: %s", policy.key, error)
-        message = "The broker cannot read the key behind this grant; its operator has to mend that."
+        message = "The broker cannot decrypt the provider key behind this grant. Its operator must fix this."
         raise KeyUnreadable(message, connected=False, final=True) from error
 
 

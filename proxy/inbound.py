@@ -46,7 +46,7 @@ def token_of(request: HttpRequest) -> str:
     """
     for name, _ in parse_qsl(request.META.get("QUERY_STRING", ""), keep_blank_values=True):
         if name.lower() in CREDENTIAL_PARAMETERS:
-            raise BadRequest("A token belongs into a header: URLs end up in logs.", code="token_in_url")
+            raise BadRequest("Send the token in a header, not in the URL: URLs end up in logs.", code="token_in_url")
     found: dict[str, str] = {}  # the first header of each token
     other_scheme = False
     for name in CREDENTIAL_HEADERS:
@@ -73,15 +73,16 @@ def _chosen(found: dict[str, str], other_scheme: bool) -> str:
     if len(ours) == 1:
         return ours[0]
     if not found and other_scheme:
-        raise Unauthorized("The Authorization header must be 'Bearer' and a token.")
+        raise Unauthorized("The Authorization header must have the form 'Bearer TOKEN'.")
     if not found:
         raise Unauthorized(
-            "No token: send the one that AIPassport issued where your SDK puts its API key.", code="token_missing"
+            "The request has no token. Put the token that AIPassport issued where your SDK takes its API key.",
+            code="token_missing",
         )
     names = sorted({*found.values(), *(["authorization"] if other_scheme else [])}, key=CREDENTIAL_HEADERS.index)
     shown = " and ".join(f"'{name}'" for name in names)
     raise BadRequest(
-        f"Different credentials in the headers {shown}: send only the token that AIPassport issued.",
+        f"The headers {shown} hold different credentials. Send only the token that AIPassport issued.",
         code="two_credentials",
     )
 
@@ -105,12 +106,12 @@ class Budget:
         of_grant = self._by_grant.get(grant, 0) + size
         if of_grant > max(most // 4, largest):
             raise LimitReached(
-                "This grant has too many bytes of request bodies on their way; wait for one of its calls.",
+                "Too many bytes of this grant's request bodies are in flight. Wait until one of its calls ends.",
                 code="too_many_body_bytes",
                 retry_after=2,
             )
         if self.taken + size > most:
-            raise Unavailable("The broker receives too many large bodies just now; please try again.", retry_after=2)
+            raise Unavailable("The broker is receiving too many large bodies. Please try again.", retry_after=2)
         self.taken += size
         self._by_grant[grant] = of_grant
 
@@ -245,7 +246,7 @@ class _Timed:
             data = self._read_within(left, size)
         except Exception as error:  # the server's own errors for broken chunks and lost connections
             if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):  # Django's has a cause
-                raise BadRequest("The body came too slowly.", code="body_timeout", status=408) from error
+                raise BadRequest("The body arrived too slowly.", code="body_timeout", status=408) from error
             raise BadRequest("The body could not be read to its end.") from error
         self._deadline += len(data) / _MIN_RATE
         return data

@@ -54,7 +54,7 @@ def refuse(kind: Kind | None, flavor: str) -> None:
     if kind is None:
         raise UpstreamFailed("The provider's answer is empty.", code="upstream_error")
     if kind is Kind.PAGE:
-        raise WebPage("The provider answered with a web page. See the base URL of the key.")
+        raise WebPage("The provider answered with a web page. The base URL of the key may be wrong.")
     if kind is Kind.OTHER and _json_due(flavor):
         raise UpstreamFailed("The provider's answer is not JSON.", code="upstream_error")
 

@@ -195,7 +195,7 @@ def _translated(error: Exception, *, sent: bool = True) -> RelayError:
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(error, PrivateAddress):
         return UpstreamFailed(
-            "The provider's name leads to no address on the public internet, and this broker allows no other.",
+            "The provider's host name has no public IP address, and this broker connects to public addresses only.",
             code="upstream_address_refused",
             connected=False,
         )

@@ -176,6 +176,8 @@ def _relay_error(exc: Exception) -> RelayError:
         return Unavailable("The broker's database does not answer; please try again.", retry_after=2)
     if isinstance(exc, DecryptionError):
         logger.error("the provider key of a grant cannot be read: %s", exc)
-        return RelayError("The broker cannot read the key behind this grant.", code="key_unreadable", final=True)
+        return RelayError(
+            "The broker cannot decrypt the provider key behind this grant.", code="key_unreadable", final=True
+        )
     logger.exception("internal error in the relay")
     return RelayError("Internal error of the broker.")

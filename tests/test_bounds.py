@@ -491,7 +491,7 @@ def test_what_nothing_bounds_needs_the_owners_limit_per_call(provider: str, aske
         assert asked.demand.audio
         return
     assert why in error.message
-    assert "a limit of money per call" in error.message
+    assert "a limit of cost per call" in error.message
     found = bounded(provider, asked, per_call=50_000_000)
     assert (found.fixed, found.per_token, found.limit) == (50_000_000, 0, asked.demand.limit)
 

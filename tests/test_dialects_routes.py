@@ -290,7 +290,7 @@ def test_a_known_path_with_another_method_is_a_405(method: str, path: str) -> No
 def test_a_dialect_that_the_provider_does_not_speak_is_refused_in_a_sentence() -> None:
     error = refusal("openai", "POST", "/v1/messages", ANTHROPIC)
     assert error.message == (
-        "This grant is for OpenAI, which does not speak Anthropic's format: call it by OpenAI's format."
+        "This grant is for OpenAI, which does not support Anthropic's format. Use OpenAI's format."
     )
     assert refusal("anthropic", "POST", "/v1/models/g:generateContent", GEMINI).code == "endpoint_not_relayed"
     assert refusal("mistral", "GET", "/v1/models", headers={"anthropic-version": "1"}).code == "endpoint_not_relayed"
@@ -298,7 +298,7 @@ def test_a_dialect_that_the_provider_does_not_speak_is_refused_in_a_sentence() -
 
 def test_what_a_provider_is_not_relayed_for_is_refused_in_a_sentence() -> None:
     assert refusal("deepseek", "POST", "/v1/embeddings", {"model": "m", "input": "x"}).message == (
-        "DeepSeek is not relayed for 'embeddings'."
+        "The broker does not relay 'embeddings' to DeepSeek."
     )
     assert "OpenAI's format" in refusal("anthropic", "POST", "/v1/responses", {"model": "m", "input": "x"}).message
 

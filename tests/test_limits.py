@@ -172,8 +172,8 @@ def test_money_that_is_reserved_comes_back_and_money_that_is_spent_does_not(acco
     settle(first, 30)
     full = account.refusal(want=200)
     assert not full.final
-    assert "$0.00000003 are spent, $0.0000002 reserved" in full.message
-    assert "Wait for one of them to end." in full.message
+    assert "$0.00000003 is spent, $0.0000002 is reserved" in full.message
+    assert "Wait until one of these calls ends." in full.message
     settle(second, 100)
     settle(third, 100)
     account.admit(want=100)

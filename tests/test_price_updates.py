@@ -202,7 +202,7 @@ def test_a_public_name_that_leads_to_a_private_address_is_not_asked(source: Sour
     real = __import__("socket").getaddrinfo
     port = source.server_address[1]
     monkeypatch.setattr("socket.getaddrinfo", lambda host, *args, **more: real("127.0.0.1", *args, **more))
-    with pytest.raises(CommandError, match="no address on the public internet"):
+    with pytest.raises(CommandError, match="no public IP address"):
         update("--url", f"https://prices.example:{port}/")
     assert source.asked == 0
 

@@ -106,7 +106,7 @@ class DeskAdmin(ModelAdmin):
             raise PermissionDenied
         try:
             if not str(object_id).isprintable():
-                raise ValueError("NUL is a text that PostgreSQL does not take")
+                raise ValueError("PostgreSQL cannot store NUL characters")
             return self.get_queryset(request).get(pk=object_id)
         except (self.model.DoesNotExist, ValidationError, ValueError) as error:
             raise Http404(f"No such {self.opts.verbose_name}.") from error

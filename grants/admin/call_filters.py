@@ -119,7 +119,7 @@ def search_in(query: Mapping[str, str], user: Any) -> Search | None:
     """What the query of the list, or of its export, asks for; ``None``: a value is no choice, so nothing is found."""
     told = {name: value for name, value in query.items() if name in NAMES and value}
     if not all(value.isprintable() for value in told.values()):
-        return None  # NUL is a text that PostgreSQL does not take
+        return None  # PostgreSQL cannot store NUL characters
     try:
         first, last = _days(told, user)
         return Search(

@@ -25,7 +25,9 @@ class AllowanceQuerySet(models.QuerySet["Allowance"]):
         bumps cannot deadlock. Returns how many rows changed.
         """
         if not connection.in_atomic_block:
-            raise transaction.TransactionManagementError("bump() belongs into the transaction of what it enforces")
+            raise transaction.TransactionManagementError(
+                "bump() must run in the transaction of the change that it enforces"
+            )
         ids: Iterable[UUID] = (
             self.order_by("grant_id").select_for_update(no_key=True).values_list("grant_id", flat=True)
         )
@@ -108,7 +110,7 @@ class Allowance(models.Model):
         super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("an allowance goes with its grant")
+        raise TypeError("an allowance is deleted with its grant only")
 
     @property
     def exhausted(self) -> bool:

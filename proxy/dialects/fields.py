@@ -152,26 +152,24 @@ def check_fields(reading: Reading, table: Table, value: dict[str, Any], where: s
         elif rule.check is not None and item is not None:
             rule.check(reading, f"{where}.{name}" if where else name, item)
     if table.aliased and len({fold(name) for name in value}) != len(value):
-        raise BadRequest("A field occurs in two spellings.", code="duplicate_key", param=where or None)
+        raise BadRequest("One field is given in two spellings.", code="duplicate_key", param=where or None)
 
 
 def _unknown(reading: Reading, table: Table, name: str, where: str) -> None:
     """Let an unknown field of the body itself pass where the owner or the provider's row says so."""
     shown = ascii(f"{where}.{name}" if where else name)[1:-1][:200]
     if where or not (reading.provider.open_fields or name in reading.extra):
-        raise BadRequest(
-            f"The field '{shown}' is not known here, so it is not relayed.", code="unknown_field", param=shown
-        )
+        raise BadRequest(f"The field '{shown}' is unknown, so it is not relayed.", code="unknown_field", param=shown)
     folded = fold(name)
     if folded in table.folded or folded in reading.opened:
         raise BadRequest(
-            f"The field '{shown}' could be taken for another spelling of a field that is checked.",
+            f"The field '{shown}' is too similar to a field that is checked. Use the documented spelling.",
             code="unknown_field",
             param=shown,
         )
     if folded in NEVER_OPEN and name not in reading.extra:
         raise BadRequest(
-            f"The field '{shown}' is not relayed unless the owner of the key names it.",
+            f"The field '{shown}' is relayed only where the owner of the key allows it.",
             code="unknown_field",
             param=shown,
         )

@@ -29,7 +29,7 @@ def check(reading: Reading, form: Form, table: Table, files: frozenset[str]) -> 
         rule = table.get(base)
         if base != name:  # a list or an object, spread over several parts
             if rule is None or rule.kind != "plain":
-                raise BadRequest(f"The field {_shown(name)} is not known here.", code="unknown_field", param=name[:80])
+                raise BadRequest(f"The field {_shown(name)} is unknown.", code="unknown_field", param=name[:80])
             if rule.check is not None:
                 rule.check(reading, base, value)
             continue

@@ -49,7 +49,7 @@ def _file_uri(reading: Reading, where: str, value: Any) -> None:
     except ValueError:
         raise BadRequest(f"'{where}' is not a URI.", param=where) from None
     if "\\" in value or "@" in parts.netloc:
-        raise BadRequest(f"'{where}' is not a URI that all readers understand alike.", param=where)
+        raise BadRequest(f"'{where}' is not an unambiguous URI.", param=where)
     own = parts.scheme not in ("http", "https") or host == "googleapis.com" or host.endswith(".googleapis.com")
     reading.ask(Capability.STATE if own else Capability.WEB, where)
     reading.tally.hide(where)

@@ -50,7 +50,7 @@ def settle(reading: Reading, names: tuple[str, ...], own: str = "", *, exchangea
     named = [name for name in names if body.get(name) is not None]
     asked = body[named[0]] if named else None
     if len(named) > 1 and body[named[1]] != asked:
-        raise BadRequest("The output limits in this request differ; name one.", param=named[1])
+        raise BadRequest("The request has different output limits. Send one.", param=named[1])
     if named and not exchangeable and named != [own]:
         for name in named:
             del body[name]
@@ -94,7 +94,7 @@ def _go_out(
     if asked is None:
         asked = tally.default_limit or 1
         if asked < tally.least:
-            raise BadRequest(f"A thinking budget needs an output limit above it: name '{names[0]}'.", param=names[0])
+            raise BadRequest(f"A thinking budget needs a larger output limit. Set '{names[0]}'.", param=names[0])
         for name in names:
             holder[name] = asked
         fit_budget(reading.body, None, asked)

@@ -81,7 +81,7 @@ def refuse_too_low(limit: int, least: int) -> None:
     """Raise :class:`NotGranted` for a limit that the body cannot carry."""
     if limit < least:
         raise NotGranted(
-            f"What is left of this grant pays for {max(limit, 0)} tokens of output; this call needs {least} or more.",
+            f"The money left in this grant pays for {max(limit, 0)} output tokens. This call needs at least {least}.",
             code="output_limit_too_low",
             final=True,
         )

@@ -118,14 +118,15 @@ def check_offered(route: Route, provider: Provider) -> None:
     if route.dialect not in provider.dialects:
         spoken = " and ".join(_SPOKEN[name] for name in provider.dialects)
         raise EndpointNotRelayed(
-            f"This grant is for {provider.label}, which does not speak {_SPOKEN[route.dialect]}: call it by {spoken}."
+            f"This grant is for {provider.label}, which does not support {_SPOKEN[route.dialect]}. Use {spoken}."
         )
     if route.dialect != native and not route.everywhere and route.dialect == "openai":
         raise EndpointNotRelayed(
-            f"{provider.label} has no such endpoint in OpenAI's format; chat is, and all of {_SPOKEN[native]}."
+            f"{provider.label} does not offer this endpoint in OpenAI's format. "
+            f"It offers chat in OpenAI's format, and all of {_SPOKEN[native]}."
         )
     if route.capability is not None and route.capability not in provider.capabilities:
-        raise EndpointNotRelayed(f"{provider.label} is not relayed for '{route.capability}'.")
+        raise EndpointNotRelayed(f"The broker does not relay '{route.capability}' to {provider.label}.")
 
 
 _SPOKEN = {"openai": "OpenAI's format", "anthropic": "Anthropic's format", "google": "Gemini's format"}
@@ -144,7 +145,7 @@ def _query(inbound: Inbound, route: Route) -> dict[str, str]:
             name, value = google.parameter(name, value)
         shown = ascii(name)[1:-1][:80]
         if name.lower() in CREDENTIAL_PARAMETERS:
-            raise BadRequest("A token belongs into a header: URLs end up in logs.", code="token_in_url")
+            raise BadRequest("Send the token in a header, not in the URL: URLs end up in logs.", code="token_in_url")
         if name not in route.query and not (name == "api-version" and route.dialect == "openai"):
             if route.method == "GET":
                 continue
@@ -154,7 +155,7 @@ def _query(inbound: Inbound, route: Route) -> dict[str, str]:
         if name in query:
             raise BadRequest(f"The query parameter '{shown}' occurs twice.", param=shown)
         if not _PARAMETER.fullmatch(value):
-            raise BadRequest(f"The query parameter '{shown}' has characters that are not relayed.", param=shown)
+            raise BadRequest(f"The query parameter '{shown}' has characters that are not allowed.", param=shown)
         query[name] = value
     return query
 
@@ -174,7 +175,7 @@ def _headers(given: Mapping[str, str], dialect: ModuleType, provider: Provider) 
 def _read_body(reading: Reading, inbound: Inbound, route: Route) -> None:
     if inbound.headers.get("content-encoding", "identity").lower() != "identity":
         raise BadRequest(
-            "Bodies are read uncompressed: send no Content-Encoding.", code="unsupported_encoding", status=415
+            "Compressed bodies are not supported. Send no Content-Encoding.", code="unsupported_encoding", status=415
         )
     if route.body is not None:
         _check_type(inbound)

@@ -219,7 +219,11 @@ def some(**checked: Rule) -> Rule:
         _object(reading, where, value)
         for name in value:
             if name not in checked and fold(name) in folded:
-                raise BadRequest(f"A field in '{where}' could be taken for another.", code="unknown_field", param=where)
+                raise BadRequest(
+                    f"Two fields in '{where}' are too similar. Use the documented spellings.",
+                    code="unknown_field",
+                    param=where,
+                )
         for name, rule in checked.items():
             item = value.get(name)
             if item is not None and rule.check is not None:
@@ -267,7 +271,11 @@ def kinds(
     def check(reading: Reading, where: str, value: Any) -> None:
         _object(reading, where, value)
         if not lookalikes.isdisjoint(value):
-            raise BadRequest(f"A field in '{where}' could be taken for '{key}'.", code="unknown_field", param=where)
+            raise BadRequest(
+                f"A field in '{where}' is too similar to '{key}'. Use the documented spelling.",
+                code="unknown_field",
+                param=where,
+            )
         kind = value.get(key)
         rule = absent if kind is None else None
         if type(kind) is str:
@@ -278,7 +286,7 @@ def kinds(
         if rule is None:
             shown = ascii(kind)[:80]
             raise BadRequest(
-                f"{what} of {key} {shown} in '{where}' is not known here, so it is not relayed.",
+                f"{what} of {key} {shown} in '{where}' is unknown, so it is not relayed.",
                 code="unknown_field",
                 param=where,
             )

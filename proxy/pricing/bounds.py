@@ -202,8 +202,8 @@ def _shown(call: UpstreamCall) -> str:
 
 def _unbounded(why: str) -> NotGranted:
     return NotGranted(
-        f"This grant limits money, and nothing bounds what this call can cost ({why}). "
-        "Its owner can allow such calls with a limit of money per call, which is their bound then.",
+        f"This grant limits cost, and the cost of this call has no upper bound ({why}). "
+        "The owner can set a limit of cost per call, which is then the bound of such calls.",
         code="cost_unbounded",
         final=True,
     )
