@@ -345,7 +345,7 @@ def test_a_grant_without_money_is_refused_before_its_body_comes(server: Any, iss
     Allowance.objects.filter(grant=grant).update(**{used: 2_000_000_000})
     late = chat(server, token, "fake-metered", max_tokens=10).json()["error"]
     early = refused_early(server, token)
-    assert early.pop("message").partition(": $")[0] == late.pop("message").partition(": $")[0]
+    assert early.pop("message").partition(". $")[0] == late.pop("message").partition(". $")[0]
     assert early == late
 
 
