@@ -134,10 +134,9 @@ console.log(answer.text);""",
                 _PYTHON,
                 "python",
                 """\
-from agents import Agent, ModelSettings, Runner
+from agents import Agent, Runner
 
-settings = ModelSettings(store=False)
-agent = Agent(name="Assistant", model="@MODEL@", model_settings=settings)
+agent = Agent(name="Assistant", model="@MODEL@")
 print(Runner.run_sync(agent, "Hello!").final_output)""",
             ),
             Part(
@@ -146,7 +145,7 @@ print(Runner.run_sync(agent, "Hello!").final_output)""",
                 """\
 import { Agent, run } from "@openai/agents";
 
-const agent = new Agent({ name: "Assistant", model: "@MODEL@", modelSettings: { store: false } });
+const agent = new Agent({ name: "Assistant", model: "@MODEL@" });
 console.log((await run(agent, "Hello!")).finalOutput);""",
             ),
         ),
@@ -156,7 +155,9 @@ console.log((await run(agent, "Hello!")).finalOutput);""",
         ),
         off=(
             "tracing (above): it sends OPENAI_API_KEY, here your token, to OpenAI. Hosted tools need web or code. "
-            'For tools with a model that reasons, add response_include=["reasoning.encrypted_content"] to the settings.'
+            "Leave store unset: the broker then asks for the encrypted reasoning that tools need with a model "
+            'that reasons. With store=False, add response_include=["reasoning.encrypted_content"] (Node: providerData: '
+            '{ include: ["reasoning.encrypted_content"] }).'
         ),
         tried="Python 0.24.0, Node 0.20.0",
     ),

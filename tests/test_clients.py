@@ -114,6 +114,11 @@ def test_codex_and_the_libraries_keep_off_what_a_grant_refuses() -> None:
     assert "OPENAI_AGENTS_DISABLE_TRACING=1" in clients.CLIENTS["openai-agents"].parts[1].text
 
 
+def test_the_agents_sdk_leaves_store_open() -> None:
+    """With ``store: false`` from the client, the broker does not ask for encrypted reasoning, and tools fail."""
+    assert not any("store" in part.text.casefold() for part in clients.CLIENTS["openai-agents"].parts)
+
+
 def test_json_has_the_lines_too_and_without_for_nothing_is_added(grant: Grant) -> None:
     data = json.loads(printed(grant, "--for", "llm", "--json"))
     assert data["for"] == "llm"

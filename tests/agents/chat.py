@@ -51,18 +51,22 @@ def _calls(turn: Turn) -> list[dict[str, Any]]:
     return [{"id": f"call_{uuid.uuid4().hex[:20]}", "type": "function", "function": function}]
 
 
+def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:
+    """With an id of its own: a client may take two answers with one id for one (LangGraph does)."""
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": 1_700_000_000, "model": body["model"]}
+
+
 def whole(body: dict[str, Any], turn: Turn) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": turn.text or None, "refusal": None}
     if turn.call:
         message["tool_calls"] = _calls(turn)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "tool_calls" if turn.call else "stop"}
-    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": body["model"]}
-    return {**head, "choices": [choice], "usage": _USAGE}
+    return {**_head(body, "chat.completion"), "choices": [choice], "usage": _USAGE}
 
 
 def events(body: dict[str, Any], turn: Turn) -> Iterator[tuple[str, dict[str, Any], float]]:
     """Name (none), data and the pause before each event of a stream."""
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": body["model"]}
+    head = _head(body, "chat.completion.chunk")
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         return {**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,20 +45,20 @@ def _parts(turn: Turn) -> list[dict[str, Any]]:
     return [*parts, *({"text": piece} for piece in turn.pieces)]
 
 
-def _answer(model: str, parts: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
+def _answer(model: str, parts: list[dict[str, Any]], name: str, *, last: bool) -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "index": 0}
     if last:
         candidate["finishReason"] = "STOP"
     usage = {"promptTokenCount": 50, "candidatesTokenCount": 20, "totalTokenCount": 70}
-    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "r1"}
+    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": name}
 
 
 def whole(model: str, turn: Turn) -> dict[str, Any]:
-    return _answer(model, _parts(turn), last=True)
+    return _answer(model, _parts(turn), uuid.uuid4().hex, last=True)
 
 
 def events(model: str, turn: Turn) -> Iterator[tuple[str, dict[str, Any], float]]:
     """Name (none), data and the pause before each event of a stream."""
-    parts = _parts(turn)
+    parts, answered = _parts(turn), uuid.uuid4().hex
     for number, part in enumerate(parts, start=1):
-        yield "", _answer(model, [part], last=number == len(parts)), turn.pause
+        yield "", _answer(model, [part], answered, last=number == len(parts)), turn.pause

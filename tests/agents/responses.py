@@ -69,6 +69,9 @@ def _check(body: dict[str, Any], asked: Asked) -> None:
 
 def _check_item(item: dict[str, Any], number: int, seen: set[Any]) -> None:
     kind, name = item.get("type"), item.get("id")
+    if "parsed_arguments" in item:  # github.com/openai/openai-python/issues/2720
+        where = f"input[{number}].parsed_arguments"
+        raise Refusal(400, f"Unknown parameter: '{where}'.", where, "unknown_parameter")
     unstored = name not in _stored
     if (kind == "item_reference" and unstored) or (
         kind == "reasoning" and unstored and not item.get("encrypted_content")
