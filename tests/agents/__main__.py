@@ -11,6 +11,7 @@ import argparse
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,26 +24,33 @@ from grants.clients import CLIENTS, ready
 from . import broker, provider, recording
 from .broker import Broker, Issued
 from .cases import CASES, Case
+from .libraries import LIBRARIES, python_version
 from .provider import KEY, LocalProvider
 from .tools import TOOLS, Tool, version
 
+ROWS = TOOLS + LIBRARIES
 _BUILD = broker.ROOT / "build" / "clients"
 _SECONDS = 120.0  # for one case
 
 
+def _folder(tool: Tool) -> Path:
+    return _BUILD / tool.package.replace("/", "_").replace(" ", "+")
+
+
 def _install(tool: Tool) -> None:
-    folder = _BUILD / tool.package.replace("/", "_")
+    folder = _folder(tool)
     if tool.registry == "npm":
-        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), f"{tool.package}@latest"]
+        packages = [f"{name}@latest" for name in tool.package.split()]
+        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]
         subprocess.run(command, check=True, capture_output=True)
         return
     if not (folder / "bin").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([folder / "bin" / "pip", "install", "--quiet", "--upgrade", tool.package], check=True)
+    subprocess.run([folder / "bin" / "pip", "install", "--quiet", "--upgrade", *tool.package.split()], check=True)
 
 
 def _programs(tool: Tool) -> Path:
-    folder = _BUILD / tool.package.replace("/", "_")
+    folder = _folder(tool)
     return folder / ("node_modules/.bin" if tool.registry == "npm" else "bin")
 
 
@@ -84,10 +92,11 @@ class Run:
             text = text.replace(mark, value)
         return text
 
-    def start(self, prompt: str, log: Path) -> subprocess.Popen[bytes]:
-        asked = prompt.replace("@PATH@", str(self._path))
-        command = [self._filled(word).replace("@PROMPT@", asked) for word in self._tool.command]
-        program = _programs(self._tool) / command[0]
+    def start(self, case: Case, log: Path) -> subprocess.Popen[bytes]:
+        asked = case.prompt.replace("@PATH@", str(self._path))
+        words = [self._filled(word) for word in self._tool.command]
+        command = [word.replace("@PROMPT@", asked).replace("@KIND@", case.kind) for word in words]
+        program = shutil.which(command[0], path=self._env["PATH"])
         with log.open("wb") as file:
             return subprocess.Popen(
                 [str(program), *command[1:]],
@@ -100,6 +109,8 @@ class Run:
             )
 
     def version(self) -> str:
+        if self._tool.command[0] == "python":
+            return python_version(self._tool, _programs(self._tool))
         done = subprocess.run(
             [_programs(self._tool) / self._tool.command[0], "--version"],
             env=self._env,
@@ -119,7 +130,7 @@ def _try(case: Case, tool: Tool, folder: Path, own: Broker, upstream: LocalProvi
         own.revoke(issued.grant)
     upstream.refused.clear()
     before, began, log = len(upstream.seen), time.monotonic(), folder / "output.log"
-    process = run.start(case.prompt, log)
+    process = run.start(case, log)
     revoked = case.revoked != "during"
     while process.poll() is None and time.monotonic() < began + _SECONDS:
         time.sleep(0.2)
@@ -141,17 +152,17 @@ def _record(tool: Tool, folder: Path, upstream: LocalProvider) -> None:
     """Keep what the client sends, before the broker changes it: the provider takes the broker's paths, too."""
     run = Run(tool, folder, upstream.url, Issued("", KEY))
     case, began = CASES[0 if "tools" in tool.cannot else 1], len(upstream.seen)
-    run.start(case.prompt, folder / "output.log").wait(_SECONDS)
+    run.start(case, folder / "output.log").wait(_SECONDS)
     recording.write(re.sub(r"\W+", "-", tool.name), tool.provider, upstream.seen[began:])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of: {', '.join(tool.name for tool in TOOLS)}")
+    parser.add_argument("names", nargs="*", help=f"of: {', '.join(tool.name for tool in ROWS)}")
     parser.add_argument("--record", action="store_true", help="keep small recordings for the suite instead")
     parser.add_argument("--offline", action="store_true", help="use what is installed already")
     options = parser.parse_args()
-    chosen = [tool for tool in TOOLS if not options.names or tool.name in options.names]
+    chosen = [tool for tool in ROWS if not options.names or tool.name in options.names]
     folder = Path(tempfile.mkdtemp(prefix="aipassport-clients-"))
     failed = False
     print("| client | version |", " | ".join(case.name for case in CASES), "|")
@@ -165,7 +176,7 @@ def main() -> None:
                 continue
             cells, told = [], ""
             for number, case in enumerate(CASES):
-                if case.name in tool.cannot:
+                if case.name in tool.cannot or (case.kind == "picture" and "@KIND@" not in tool.command):
                     cells.append("—")
                     continue
                 result = _try(case, tool, folder / f"{tool.name}-{number}".replace(" ", "_"), own, upstream)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 DEAD = "The owner has revoked this grant."
 CUT = "The owner has revoked or ended this grant."
+SEEN = "I see 1 picture(s)."
 HELLO = "Hello from the local provider."
 
 
@@ -21,6 +22,11 @@ class Case(NamedTuple):
     granted: bool = True
     revoked: str = ""
 
+    @property
+    def kind(self) -> str:
+        """What a script of a library does: ``plain``, ``tools`` or ``picture``."""
+        return "picture" if self.name == "picture" else "plain" if self.seen else "tools"
+
 
 _READ = "Read the file @PATH@ and tell me the marker in it."
 _MONEY = ("--max-cost", "5", "--default-output-tokens", "4096")
@@ -28,6 +34,7 @@ _MONEY = ("--max-cost", "5", "--default-output-tokens", "4096")
 CASES = (
     Case("plain"),
     Case("tools", _READ, ""),
+    Case("picture", "What is in this picture?", SEEN),
     Case("money", _READ, "", _MONEY),
     Case("refused model", seen="does not include the model", granted=False),
     Case("dead token", seen=DEAD, revoked="before"),
