@@ -23,7 +23,9 @@ def model() -> Any:
         return Gemini(id=MODEL, api_key=os.environ["GEMINI_API_KEY"], include_thoughts=True)
     from agno.models.openai import OpenAIChat, OpenAIResponses
 
-    return {"chat": OpenAIChat, "responses": OpenAIResponses}[API](id=MODEL)
+    if API == "chat":
+        return OpenAIChat(id=MODEL)
+    return OpenAIResponses(id=MODEL, store=False)  # for a model that reasons, its default is to store
 
 
 def answer() -> str:
