@@ -23,7 +23,7 @@ def agent() -> Any:
     more: dict[str, Any] = {"name": "Assistant", "plugins": [Files()] if TOOLS else []}
     if API == "chat":
         return ChatCompletionAgent(service=OpenAIChatCompletion(ai_model_id=MODEL), **more)
-    client = OpenAIResponsesAgent.create_client()
+    client = OpenAIResponsesAgent.create_client(ai_model_id=MODEL)
     return OpenAIResponsesAgent(ai_model_id=MODEL, client=client, store_enabled=False, **more)
 
 
