@@ -24,11 +24,12 @@ from grants.clients import CLIENTS, ready
 from . import broker, provider, recording
 from .broker import Broker, Issued
 from .cases import CASES, Case
-from .node_rows import NODE_ROWS, SCRIPTS, versions
+from .libraries import LIBRARIES, python_version
+from .node_rows import SCRIPTS, versions
 from .provider import KEY, LocalProvider
 from .tools import TOOLS, Tool, version
 
-ROWS = TOOLS + NODE_ROWS
+ROWS = TOOLS + LIBRARIES
 _BUILD = broker.ROOT / "build" / "clients"
 _SECONDS = 120.0  # for one case
 
@@ -50,7 +51,7 @@ def _install(tool: Tool) -> None:
         return
     if not (folder / "bin").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([folder / "bin" / "pip", "install", "--quiet", "--upgrade", tool.package], check=True)
+    subprocess.run([folder / "bin" / "pip", "install", "--quiet", "--upgrade", *tool.package.split()], check=True)
 
 
 def _programs(tool: Tool) -> Path:
@@ -119,6 +120,8 @@ class Run:
     def version(self) -> str:
         if self._tool.command[0] == "node":
             return versions(self._tool, _folder(self._tool))
+        if self._tool.command[0] == "python":
+            return python_version(self._tool, _programs(self._tool))
         done = subprocess.run(
             [_programs(self._tool) / self._tool.command[0], "--version"],
             env=self._env,
@@ -167,10 +170,13 @@ def _record(tool: Tool, folder: Path, upstream: LocalProvider) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of: {', '.join(tool.name for tool in ROWS)}")
-    parser.add_argument("--record", action="store_true", help="keep small recordings for the suite instead")
+    parser.add_argument(
+        "--record", action="store_true", help="keep small recordings of the agents for the suite instead"
+    )
     parser.add_argument("--offline", action="store_true", help="use what is installed already")
     options = parser.parse_args()
-    chosen = [tool for tool in ROWS if not options.names or tool.name in options.names]
+    rows = TOOLS if options.record else ROWS
+    chosen = [tool for tool in rows if not options.names or tool.name in options.names]
     folder = Path(tempfile.mkdtemp(prefix="aipassport-clients-"))
     failed = False
     print("| client | version |", " | ".join(case.name for case in CASES), "|")

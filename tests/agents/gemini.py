@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -16,25 +17,31 @@ def read(body: dict[str, Any], model: str) -> Asked:
         Refusal: the real service would refuse it.
     """
     config = body.get("generationConfig") or {}
-    thinking = config.get("thinkingConfig") or {}
-    asked = Asked(model, reasons=bool(thinking.get("includeThoughts")))
+    thinking = _get(config, "thinkingConfig") or {}
+    asked = Asked(model, reasons=bool(_get(thinking, "includeThoughts")))
     contents = body["contents"]
     for number, content in enumerate([contents] if isinstance(contents, dict) else contents):
         for place, part in enumerate(content["parts"]):
-            if "functionCall" in part and model.startswith("gemini-3") and part.get("thoughtSignature") != SIGNATURE:
-                name = part["functionCall"]["name"]
-                message = f"Function call `{name}` in the {number + 1}. content block is missing a `thought_signature`."
+            call = _get(part, "functionCall")
+            if call and model.startswith("gemini-3") and _get(part, "thoughtSignature") != SIGNATURE:
+                name = f"Function call `{call['name']}`"
+                message = f"{name} in the {number + 1}. content block is missing a `thought_signature`."
                 raise Refusal(400, message, f"contents[{number}].parts[{place}]")
-            if "functionResponse" in part:
-                asked.results.append(str(part["functionResponse"]["response"]))
+            if response := _get(part, "functionResponse"):
+                asked.results.append(str(response["response"]))
             elif content.get("role", "user") == "user":
                 asked.prompt += part.get("text", "") + "\n"
-                asked.images += "inlineData" in part
+                asked.images += _get(part, "inlineData") is not None
     for tool in body.get("tools") or ():
-        for function in tool.get("functionDeclarations") or ():
-            schema = function.get("parameters") or function.get("parametersJsonSchema") or {}
+        for function in _get(tool, "functionDeclarations") or ():
+            schema = function.get("parameters") or _get(function, "parametersJsonSchema") or {}
             asked.tools[function["name"]] = schema
     return asked
+
+
+def _get(given: dict[str, Any], name: str) -> Any:
+    """The member ``name``, also under its name in snake case: the service takes both, and the SDK for Python mixes."""
+    return given.get(name, given.get(re.sub(r"[A-Z]", lambda found: f"_{found[0].lower()}", name)))
 
 
 def _parts(turn: Turn) -> list[dict[str, Any]]:

@@ -73,7 +73,9 @@ def answer(asked: Asked) -> Turn:
     if found := [marker for result in asked.results for marker in MARKER.findall(result)]:
         return Turn(f"The marker is {found[-1]}.", reasoning=reasoning)
     path = _PATH.findall(asked.prompt)
-    name = next((name for wanted in _TOOLS for name in asked.tools if name.lower() == wanted), None)
+    # Semantic Kernel puts the name of the plugin before that of the function: Files-read_marker.
+    own = {name: name.lower().rpartition("-")[2] for name in asked.tools}
+    name = next((name for wanted in _TOOLS for name in own if own[name] == wanted), None)
     if path and name and len(asked.results) < _MOST_TURNS:
         return Turn(call=Call(name, _arguments(asked.tools[name], path[-1])), reasoning=reasoning)
     seen = f" I see {asked.images} picture(s)." if asked.images else ""
