@@ -58,7 +58,7 @@ console.log(answer.choices[0].message.content);""",
             ),
         ),
         fresh="Give api_key (Node: apiKey) a function that returns a token: it is called before each request.",
-        tried="Python 3.57.0, Node 6.49.0",
+        tried="Python 3.57.0, Node 7.59.0",
     ),
     Client(
         name="anthropic",
@@ -121,7 +121,7 @@ console.log(answer.text);""",
         ),
         fresh=_MAKE_ANEW,
         off="googleSearch, urlContext and codeExecution, unless the grant has the capabilities web and code.",
-        tried="Python 2.34.0, Node 2.32.0",
+        tried="Python 3.6.1, Node 3.3.0",
     ),
     Client(
         name="openai-agents",
@@ -184,7 +184,7 @@ console.log((await new ChatOpenAI({ model: "@MODEL@" }).invoke("Hello!")).text);
             ),
         ),
         fresh="Give api_key (Node: apiKey) a function that returns a token.",
-        tried="langchain-openai 1.7.4, @langchain/openai 1.5.8",
+        tried="langchain 1.5.2, @langchain/openai 1.6.0",
     ),
     Client(
         name="vercel-ai",
@@ -209,7 +209,7 @@ console.log(text);""",
             "store (above): else it refers to items that were never stored. On a provider that only speaks chat, write "
             "openai.chat(…)."
         ),
-        tried="ai 6.0.326, @ai-sdk/openai 3.0.141",
+        tried="ai 7.0.173, @ai-sdk/openai 4.0.118",
     ),
     Client(
         name="litellm",
@@ -280,6 +280,7 @@ print(Agent(model=OpenAIChat(id="@MODEL@")).run("Hello!").content)""",
             ),
         ),
         fresh=_MAKE_ANEW,
+        off="stored answers, where OpenAIResponses is used instead: OpenAIResponses(id=…, store=False).",
         tried="3.1.10",
     ),
     Client(
