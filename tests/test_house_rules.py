@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,10 @@ def test_env_example_lists_every_variable_that_settings_read() -> None:
     example = (ROOT / ".env.example").read_text()
     missing = [name for name in read if f"#{name}=" not in example]
     assert not missing
+
+
+def test_the_settings_page_has_every_variable_with_its_default() -> None:
+    example = re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)` )?\|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
+    assert len(example) > 40
+    assert sorted(rows) == sorted(example)
