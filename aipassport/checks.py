@@ -63,7 +63,7 @@ def secret_key_is_random() -> Found:
     if _MADE_UP.search(key) or bits(key) < _ENOUGH_BITS:
         yield (
             "AIPASSPORT_SECRET_KEY looks made up.",
-            f"Sessions and owner tokens hang on it. A random one: {FRESH_SECRET}",
+            f"It signs sessions and owner tokens. A random value: {FRESH_SECRET}",
         )
 
 
@@ -82,8 +82,8 @@ def encryption_keys_are_random() -> Found:
 def public_url_is_https() -> Found:
     if urlsplit(settings.AIPASSPORT_URL).scheme != "https":
         yield (
-            "AIPASSPORT_URL is plain HTTP: passwords, tokens and prompts travel readable.",
-            "Put a proxy that speaks TLS in front (deploy/nginx.conf) and give AIPASSPORT_URL as https://…",
+            "AIPASSPORT_URL is plain HTTP: passwords, tokens and prompts travel unencrypted.",
+            "Put a TLS reverse proxy in front (deploy/nginx.conf) and set AIPASSPORT_URL to https://…",
         )
 
 
@@ -91,9 +91,9 @@ def public_url_is_https() -> Found:
 def the_proxy_that_speaks_tls_is_trusted() -> Found:
     if urlsplit(settings.AIPASSPORT_URL).scheme == "https" and not settings.TRUST_PROXY:
         yield (
-            "AIPASSPORT_URL is https, but nobody is trusted to say so: gunicorn itself speaks plain HTTP.",
+            "AIPASSPORT_URL is https, but no proxy is trusted, and gunicorn itself serves plain HTTP.",
             "Set AIPASSPORT_TRUST_PROXY=true behind a proxy that overwrites X-Forwarded-Proto and X-Forwarded-For; "
-            "without it every page redirects to itself, and all callers share the proxy's address.",
+            "without the setting every page redirects to itself, and all callers share the proxy's address.",
         )
 
 
@@ -104,8 +104,8 @@ def sqlite_lies_on_a_disk_of_this_machine() -> Found:
     if kind and _NETWORK_FILE_SYSTEMS.match(kind):
         yield (
             f"The SQLite database lies on a network file system ({kind}).",
-            "Its write-ahead log works between processes of one machine only: move it to a local disk, or name a "
-            "PostgreSQL in DATABASE_URL, which any number of machines can share.",
+            "SQLite's write-ahead log works between processes of one machine only. Move the file to a local disk, or "
+            "use PostgreSQL (DATABASE_URL), which many machines can share.",
         )
 
 
@@ -124,7 +124,7 @@ def private_addresses_are_out_of_reach() -> Found:
         yield (
             "AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS is on: whoever may add a provider key can make this server call "
             "hosts of its own network, over plain HTTP too.",
-            "Leave it off unless a model server of yours is there and every owner is trusted with that network.",
+            "Turn it off, unless you run a model server in that network and trust every owner with that network.",
         )
 
 
@@ -133,7 +133,7 @@ def logs_are_not_at_debug() -> Found:
     logging: dict[str, Any] = settings.LOGGING
     if logging["root"]["level"].upper() == "DEBUG":
         yield (
-            "LOG_LEVEL must be DEBUG: libraries log every query and connection, which costs time and tells a lot.",
+            "LOG_LEVEL is DEBUG: libraries log every query and connection. This is slow and fills the log.",
             "Set LOG_LEVEL=INFO.",
         )
 
@@ -152,14 +152,14 @@ def only_the_proxy_reaches_the_port() -> Found:
     if settings.TRUST_PROXY and settings.HOST not in _LOOPBACK:
         yield (
             f"The headers of a proxy are trusted, and gunicorn listens on {settings.HOST}.",
-            "See that nobody but the proxy reaches that port: whoever does can claim any address.",
+            "Make sure that only the proxy can reach that port: any other client could claim any address.",
         )
 
 
 @deployment("I002", Tags.compatibility)
 def owners_can_be_told() -> Found:
     if not settings.AIPASSPORT_SENDS_EMAIL:
-        yield "No e-mail is sent: owners are told by webhook and in the admin alone.", "Set AIPASSPORT_EMAIL_URL."
+        yield "No e-mail is sent: owners get notices by webhook and in the admin only.", "Set AIPASSPORT_EMAIL_URL."
 
 
 def _sqlite() -> Path | None:

@@ -57,7 +57,7 @@ def _threshold(payload: Payload, time_zone: str) -> Letter:
         reached = f"{quoted(payload['app_name'])} has used up {of}: {_amounts(payload)}."
     then: tuple[str, ...] = ()
     if payload["resets_at"]:
-        calls = "Calls that need more are refused until" if payload["percent"] == 100 else "It starts anew at"
+        calls = "Calls that need more are refused until" if payload["percent"] == 100 else "The period ends at"
         then = (f"{calls} {_when(payload['resets_at'], time_zone)}.",)
     return Letter(f"{payload['percent']} % of {short}", (reached, *then))
 
@@ -68,7 +68,7 @@ def _exhausted(payload: Payload, time_zone: str) -> Letter:
         f"used up: {short}",
         (
             f"{quoted(payload['app_name'])} has used up {of}: {_amounts(payload)}.",
-            "Calls that need more are refused. Raise the limit if it shall go on.",
+            "Calls that need more are refused. Raise the limit to allow more calls.",
         ),
     )
 
@@ -78,8 +78,8 @@ def _closed(payload: Payload, time_zone: str) -> Letter:
         "a grant was closed",
         (
             f"A call of {quoted(payload['app_name'])} cost more than its bound, at "
-            f"{_when(payload['closed_at'], time_zone)}. The grant was closed: nothing is admitted on it.",
-            "Look at its calls; reopen it if you find them in order.",
+            f"{_when(payload['closed_at'], time_zone)}. The grant was closed: it admits no more calls.",
+            "Check the grant’s calls. Reopen the grant if they are as you expect.",
         ),
     )
 
@@ -89,26 +89,26 @@ def _key_rejected(payload: Payload, time_zone: str) -> Letter:
         "a provider refused your key",
         (
             f"Your key “{one_line(payload['label'])}” was refused. {payload['error']}",
-            "Every grant on it fails until you store a key that the provider takes, or disable it.",
+            "Every grant on this key fails until you store a key that the provider accepts.",
         ),
     )
 
 
 def _request_waiting(payload: Payload, time_zone: str) -> Letter:
     count = payload["waiting"]
-    waits = "1 request for a grant waits" if count == 1 else f"{count} requests for grants wait"
+    waits = "1 request for a grant is waiting" if count == 1 else f"{count} requests for grants are waiting"
     return Letter(
-        "a request waits",
+        "a request is waiting",
         (
-            f"{waits} for somebody with a key of {PROVIDERS[payload['provider']].label} to decide.",
-            "If you do not expect one, do nothing: requests end by themselves after a few minutes.",
-            "You are told at most once an hour. The newest request:",
+            f"{waits}. Anybody with a key of {PROVIDERS[payload['provider']].label} can decide.",
+            "If you do not expect a request, do nothing: it expires after a few minutes.",
+            "You get this notice at most once an hour. The newest request:",
         ),
     )
 
 
 def _test(payload: Payload, time_zone: str) -> Letter:
-    return Letter("a test", ("You asked for this test. What reaches you here is what you will be told.",))
+    return Letter("a test", ("You asked for this test. Notices will reach you here.",))
 
 
 _LETTERS: dict[Notice.Event, Callable[[Payload, str], Letter]] = {

@@ -367,9 +367,9 @@ def test_the_page_shows_of_each_limit_what_is_used_and_left_and_when_it_begins_a
     html = desk.get(page(limited)).content.decode()
     for text in (
         "$3.70 of $5.00 left",
-        "$1.20 used, $0.10 reserved for calls that are open",
+        "$1.20 used, $0.10 reserved for open calls",
         "$0.70 of $1.00 left",
-        "begins anew",
+        "resets",
         "of $4.000000001 left",
         "93 of 100 left",
         "2 open",
@@ -381,7 +381,7 @@ def test_the_page_shows_of_each_limit_what_is_used_and_left_and_when_it_begins_a
 
 
 def test_a_grant_without_limits_says_what_that_means(desk: Client, grant: Grant) -> None:
-    assert "None is set" in desk.get(page(grant)).content.decode()
+    assert "No limit is set" in desk.get(page(grant)).content.decode()
 
 
 # Consent

@@ -435,7 +435,7 @@ def test_an_email_says_what_happened_and_where_to_look(limited: Any) -> None:
     assert (
         "The app that calls itself “Notebook” has used 80 % of what it may spend a day: $4.00 of $5.00." in message.body
     )
-    assert "It starts anew at" in message.body
+    assert "The period ends at" in message.body
     assert f"http://testserver/admin/grants/grant/{grant.pk}/change/" in message.body
     assert message.extra_headers["Message-ID"] == f"<{Notice.objects.get().pk}@testserver>"
     assert Notice.objects.get().state == "delivered"
@@ -572,7 +572,7 @@ def test_the_desk_lists_notices_and_sends_one_again(client: Client, alice: Any, 
     client.force_login(alice)
     assert "It did not work." in client.get("/admin/grants/notice/").content.decode()
     page = f"/admin/grants/notice/{given_up.pk}/"
-    assert "What reaches you here" in client.get(f"{page}change/").content.decode()
+    assert "Notices will reach you here" in client.get(f"{page}change/").content.decode()
     assert client.get(f"{page}retry/").status_code == 200
     assert Notice.objects.get().state == "given up"
     client.post(f"{page}retry/")

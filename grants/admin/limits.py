@@ -54,13 +54,11 @@ def _shown(name: str, limit: Limit, zone: str) -> Shown:
     some: Callable[[int], str] = about if money else "{:,}".format
     notes = [f"{some(limit.used)} {'open' if name == 'max_concurrency' else 'used'}"]
     if limit.reserved:
-        notes.append(f"{some(limit.reserved)} reserved for calls that are open")
+        notes.append(f"{some(limit.reserved)} reserved for open calls")
     if limit.left is not None:
-        notes.append(
-            f"{some(limit.remaining)} could go out at once" if limit.remaining else "nothing goes out just now"
-        )
+        notes.append(f"{some(limit.remaining)} possible at once" if limit.remaining else "none at the moment")
     elif limit.resets_at is not None:
-        notes.append(f"begins anew {when(limit.resets_at, zone_info(zone))}{f' ({zone})' if zone else ''}")
+        notes.append(f"resets {when(limit.resets_at, zone_info(zone))}{f' ({zone})' if zone else ''}")
     used = min(100, -(-limit.used * 100 // limit.allowed))
     reserved = min(100 - used, -(-limit.reserved * 100 // limit.allowed))
     left = max(0, limit.allowed - limit.used - limit.reserved)

@@ -113,7 +113,7 @@ class OneGrant(GrantEndpoint):
         responses=answers(200, GrantAnswer, *_CHANGES),
     )
     def patch(self, request: Request, pk: UUID) -> Response:
-        """In force with the next call. 409 with `grant_revoked`, `grant_expired`, … where it is not live."""
+        """Takes effect with the next call. 409 with `grant_revoked`, `grant_expired`, … where it is not live."""
         grant = self.grant(pk)
         must_be_live(grant)
         body = dict(self.body(ChangeBody).validated_data)
@@ -167,13 +167,13 @@ class RevokeGrant(GrantEndpoint):
     @extend_schema(
         operation_id="revoke_grant",
         tags=["grants"],
-        summary="End a grant, now",
+        summary="Revoke a grant",
         request=None,
         responses=answers(200, GrantAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
-        """No call is admitted once this answers. Done twice it is done; 409 `grant_pending` or `grant_denied` where
-        nothing was ever granted.
+        """After this answer no call is admitted. A second request changes nothing. 409 with `grant_pending` or
+        `grant_denied`: the grant was never approved.
         """
         self.body(NothingBody)
         grant = self.grant(pk)
@@ -186,14 +186,14 @@ class Reopen(GrantEndpoint):
     @extend_schema(
         operation_id="reopen_grant",
         tags=["grants"],
-        summary="Let calls through again after an overrun",
+        summary="Reopen a grant after an overrun",
         request=None,
         responses=answers(200, GrantAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
-        """A call that costs more than its bound closes its grant: look at it (`GET /api/calls/?overrun=true`) first.
+        """A call that costs more than its bound closes its grant. See that call first (`GET /api/calls/?overrun=true`).
 
-        Done twice it is done. 409 with `grant_revoked`, `grant_expired`, … where the grant is not live.
+        A second request changes nothing. 409 with `grant_revoked`, `grant_expired`, …: the grant is not active.
         """
         self.body(NothingBody)
         grant = self.grant(pk)
@@ -211,7 +211,7 @@ class RotateSecret(GrantEndpoint):
         responses=answers(200, SecretAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
-        """With it the app collects its tokens. The old one is worth nothing any more; tokens in force stay in force."""
+        """The app collects its tokens with this secret. The old secret stops working; issued tokens stay valid."""
         self.body(NothingBody)
         grant = self.grant(pk)
         return Response({"grant": grant.pk, "request_secret": grant.rotate_request_secret(self.actor)})
@@ -232,7 +232,7 @@ class GrantTokens(ListAPIView, GrantEndpoint):
         responses=answers(200, IssuedTokenAnswer(many=True), 400, *_OF_ONE),
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """From the audit trail, by `jti`; the tokens themselves are stored nowhere."""
+        """From the audit trail, by `jti`. The tokens themselves are never stored."""
         self.query(PageQuery)
         return self.list(request)
 
@@ -244,7 +244,7 @@ class GrantTokens(ListAPIView, GrantEndpoint):
         responses=answers(201, MintedAnswer, *_CHANGES),
     )
     def post(self, request: Request, pk: UUID) -> Response:
-        """Shown this once, stored nowhere; never wider or longer-lived than the grant."""
+        """The token is shown once and never stored. It never allows more, or lives longer, than the grant."""
         grant = self.grant(pk)
         minted = tokens.mint(grant, by=self.actor, **narrowing(self.body(MintBody).validated_data))
         return token_answer(grant, minted, jti=minted.jti, expires_at=minted.expires_at)
@@ -254,13 +254,13 @@ class RevokeToken(GrantEndpoint):
     @extend_schema(
         operation_id="revoke_issued_token",
         tags=["grants"],
-        summary="Take one token back, now",
+        summary="Revoke one token",
         request=None,
         parameters=[JTI],
         responses=answers(200, RevokedTokenAnswer, *OF_BODIES, *_OF_ONE),
     )
     def post(self, request: Request, pk: UUID, jti: str) -> Response:
-        """Done twice it is done. 404 for a `jti` that this grant never issued."""
+        """A second request changes nothing. 404: this grant never issued that `jti`."""
         self.body(NothingBody)
         grant = self.grant(pk)
         issued = get_object_or_404(grant.issued_tokens(), jti=jti)

@@ -47,7 +47,7 @@ class PreferencesAnswer(serializers.Serializer[Any]):
     by_email = serializers.BooleanField()
     webhook_url = serializers.CharField()
     channels = serializers.ListField(
-        child=serializers.ChoiceField(Channel.choices), help_text="How you are told at the moment."
+        child=serializers.ChoiceField(Channel.choices), help_text="How you get notices at the moment."
     )
 
 

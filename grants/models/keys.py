@@ -199,7 +199,7 @@ class ProviderKey(models.Model):
         ``shows_everything`` (``None``: as it is): streams of this server show all output as it is made, so an answer
         that is left early is charged for what it showed and not for its whole output limit.
 
-        In force with the next call. Provider and base URL stay for good: the secret would go to another host.
+        Takes effect with the next call. Provider and base URL stay for good: the secret would go to another host.
 
         Raises:
             ValidationError: keyed by field; nothing is changed then.
@@ -215,7 +215,7 @@ class ProviderKey(models.Model):
             AuditEvent.record(AuditEvent.Action.KEY_CHANGED, by, key=self, **changed)
 
     def set_prices(self, rows: Sequence[Mapping[str, Any]], by: Actor) -> None:
-        """Put price rows before the others. A row for the same models is replaced. In force with the next call.
+        """Put price rows before the others. A row for the same models is replaced. Takes effect with the next call.
 
         Raises:
             ValidationError: keyed by field; nothing is changed then.

@@ -51,5 +51,12 @@ PYTHON_ROWS = (
     _row("agno-anthropic", _AGNO, "agno", "anthropic", **_CLAUDE),
     _row("agno-google", _AGNO, "agno", "google", **_GEMINI),
     _row("semantic-kernel", "semantic-kernel", "semantic_kernel"),
-    _row("semantic-kernel-responses", "semantic-kernel", "semantic_kernel", "responses", lines="semantic-kernel"),
+    _row(
+        "semantic-kernel-responses",
+        "semantic-kernel",
+        "semantic_kernel",
+        "responses",
+        lines="semantic-kernel",
+        cannot={"picture": "it sends the user's message twice, so that the provider sees two pictures"},
+    ),
 )

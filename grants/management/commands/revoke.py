@@ -11,7 +11,7 @@ from grants.models import AuditEvent
 
 
 class Command(DataCommand):
-    help = "Revoke a grant with all its tokens, or one token by its jti. In force with the next call."
+    help = "Revoke a grant with all its tokens, or one token by its jti. The change takes effect with the next call."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
