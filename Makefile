@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UNIT := .venv-unit
 
-.PHONY: run test clients lint lock audit
+.PHONY: run unit test coverage clients lint lock audit
 
 # One lock for Linux and macOS, Python 3.11 and newer. What is locked stays; `make lock UPGRADE=--upgrade` takes what is new.
 LOCK := pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
@@ -12,8 +13,16 @@ LOCK := pip compile pyproject.toml --universal --python-version 3.11 --fork-stra
 run: $(VENV)/.installed
 	@$(BIN)/python manage.py quickstart
 
+# The tests that need no server, database, SDK or browser, in an environment of their own: tests/unit.py has the rules.
+unit: $(UNIT)/.installed
+	@$(UNIT)/bin/python -m pytest --unit --numprocesses auto --quiet $(ARGS)
+
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Which lines the tests run, server processes included. Slower than `make test`, which measures nothing.
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(ARGS)
 
 clients: $(VENV)/.installed-dev
 	@$(BIN)/python -m tests.agents $(ARGS)
@@ -27,14 +36,15 @@ lint: $(VENV)/.installed-dev
 lock: $(VENV)/.installed-dev
 	$(BIN)/uv $(LOCK) --output-file requirements.lock
 	$(BIN)/uv $(LOCK) --all-extras --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(BIN)/uv $(LOCK) --group unit --constraint requirements-dev.lock --output-file requirements-unit.lock
 
 audit: $(VENV)/.installed-dev
 	@$(BIN)/python .ci/audit.py
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(UNIT)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "AIPassport needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
-	@echo "Installing into $(VENV) …"
-	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(@D:/bin=) …"
+	@$(PYTHON) -m venv $(@D:/bin=)
 
 $(VENV)/.installed: requirements.lock | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
@@ -43,3 +53,7 @@ $(VENV)/.installed: requirements.lock | $(VENV)/bin/python
 $(VENV)/.installed-dev: requirements-dev.lock | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@ $(VENV)/.installed
+
+$(UNIT)/.installed: requirements-unit.lock | $(UNIT)/bin/python
+	@$(UNIT)/bin/python -m pip install --quiet --require-hashes -r requirements-unit.lock
+	@touch $@

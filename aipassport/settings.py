@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.core.exceptions import ImproperlyConfigured
 
+from aipassport import __version__
 from aipassport.environment import Env, ca_bundle_problem, in_url
 from aipassport.postgresql import options as postgresql
 from aipassport.theme import UNFOLD  # noqa: F401  django-unfold reads this setting
@@ -256,7 +257,7 @@ REST_FRAMEWORK = {  # what a view does not say is the owners'
 SPECTACULAR_SETTINGS = {
     "TITLE": "AIPassport",
     "DESCRIPTION": "Delegated AI access: grants, tokens, and the trail of both.",
-    "VERSION": "0.1.0",
+    "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api",
     "TAGS": [

@@ -19,20 +19,42 @@ from grants.models import Actor, Grant, ProviderKey, Worker
 from grants.terms import Terms
 from proxy.watch import watch
 
+from . import unit
+
 # The suite runs in more processes than there are cores: how long an example takes says nothing about the code.
 hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile("unit", hypothesis_settings.get_profile("suite"), max_examples=10)
 hypothesis_settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--of-the-database", action="store_true", help="without what does the same on every DATABASE_URL")
+    parser.addoption("--unit", action="store_true", help="only what tests/unit.py calls a unit test")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Decided before a file is imported: its packages may not be installed."""
+    is_test = collection_path.match("test_*.py")
+    return True if config.getoption("--unit") and is_test and unit.excluded(collection_path) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Some start a database server of their own, the same each time; from others pytest-django keeps the database."""
     if config.getoption("--of-the-database"):
-        config.hook.pytest_deselected(items=[item for item in items if not _reaches_the_database(item)])
-        items[:] = [item for item in items if _reaches_the_database(item)]
+        _keep(config, items, _reaches_the_database)
+    if config.getoption("--unit"):
+        hypothesis_settings.load_profile("unit")
+        _keep(config, items, lambda item: not (unit.needs_more(item) or _reaches_the_database(item)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("--unit"):
+        unit.refuse()
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]
 
 
 def _reaches_the_database(item: pytest.Item) -> bool:

@@ -140,6 +140,7 @@ def test_the_process_ends_with_the_socket_of_its_worker(process: Process) -> Non
     eventually(lambda: os.waitpid(pid, os.WNOHANG)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", HOSTILE)
 def test_what_is_read_in_place_is_quickly_read(what: str) -> None:
     """A body of the largest size that counts as cheap. Three tries: the machine may be busy."""
@@ -265,6 +266,7 @@ def test_only_the_limit_and_its_budget_change_whatever_else_is_in_the_body(
     assert lowered == {name: value for name, value in body.items() if name != "max_tokens"}
 
 
+@pytest.mark.slow
 def test_a_lower_limit_costs_nothing_in_a_large_body() -> None:
     call = dialects.read(inbound(hostile("keys", 2_000_000)), PROVIDERS["openai"], (), 1000)
     began = time.thread_time()

@@ -664,6 +664,7 @@ def answers(draw: st.DrawFn, provider: str, flavor: str, model: str, demand: Dem
     return {"model": model, "usage": usage, "service_tier": tier}
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(MODELS), demands(), st.sampled_from((0, 0, 7, 1000)), st.data())
 def test_a_call_never_costs_more_than_its_bound(
@@ -683,6 +684,7 @@ def test_a_call_never_costs_more_than_its_bound(
     assert usage.cost <= found.cost(demand.limit)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(MODELS), demands(), st.integers(0, 10**7), st.integers(1, 10**5))
 def test_an_estimate_is_never_above_the_bound(

@@ -17,11 +17,25 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-unit.lock", "requirements-dev.lock")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = PROJECT["project"]["dependencies"]
 EXTRAS = [item for extra in PROJECT["project"].get("optional-dependencies", {}).values() for item in extra]
-WANTED = {"requirements.lock": RUNTIME, "requirements-dev.lock": RUNTIME + EXTRAS + PROJECT["dependency-groups"]["dev"]}
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group and of the groups that it includes."""
+    found: list[str] = []
+    for item in PROJECT["dependency-groups"][name]:
+        found += [item] if isinstance(item, str) else group(item["include-group"])
+    return found
+
+
+WANTED = {
+    "requirements.lock": RUNTIME,
+    "requirements-unit.lock": RUNTIME + group("unit"),
+    "requirements-dev.lock": RUNTIME + EXTRAS + group("dev"),
+}
 
 
 def locked(name: str) -> dict[str, tuple[Requirement, list[str]]]:
@@ -85,9 +99,10 @@ def test_each_version_is_pinned_with_its_hashes_and_nothing_says_where_it_comes_
 
 def test_what_is_tested_is_what_runs() -> None:
     dev = locked("requirements-dev.lock")
-    for name, (pin, hashes) in locked("requirements.lock").items():
-        assert dev[name][0].specifier == pin.specifier
-        assert dev[name][1] == hashes
+    for smaller in ("requirements.lock", "requirements-unit.lock"):
+        for name, (pin, hashes) in locked(smaller).items():
+            assert dev[name][0].specifier == pin.specifier
+            assert dev[name][1] == hashes
 
 
 def test_make_installs_from_the_locks_alone() -> None:

@@ -31,6 +31,7 @@ def answer(**more: Any) -> bytes:
     return json.dumps({"model": "m", "choices": [], "usage": USAGE} | more).encode()
 
 
+@pytest.mark.live
 def test_a_large_answer_is_read_by_the_process(tmp_path: Any) -> None:
     with (tmp_path / "body").open("w+b") as file:  # the request, which stays where it is
         seen = observing(json=Spooled(file, 0, b""))
@@ -40,6 +41,7 @@ def test_a_large_answer_is_read_by_the_process(tmp_path: Any) -> None:
     assert (seen.unread, seen.failed) == (False, False)
 
 
+@pytest.mark.live
 def test_a_large_answer_without_a_report_has_its_text_counted() -> None:
     seen = observing()
     seen.body(json.dumps({"choices": [{"message": {"content": "x" * 1000}}], "more": [[]] * 50_000}).encode())
@@ -47,12 +49,14 @@ def test_a_large_answer_without_a_report_has_its_text_counted() -> None:
     assert seen.output_characters >= 1000
 
 
+@pytest.mark.live
 def test_a_large_error_is_known_for_one() -> None:
     seen = observing()
     seen.body(json.dumps({"error": {"message": "x"}, "more": [[]] * 50_000}).encode())
     assert seen.failed
 
 
+@pytest.mark.live
 def test_a_report_that_is_itself_large_is_not_believed() -> None:
     seen = observing()
     seen.body(answer(usage=USAGE | {f"x{number}": number for number in range(50_000)}))

@@ -29,6 +29,8 @@ from proxy.pricing.tariffs import at_minute
 
 from .price_files import Tables, changed, first, installed, model, priced, without
 
+pytestmark = pytest.mark.slow  # most tests read a whole price list
+
 NUMBERS = count()
 
 

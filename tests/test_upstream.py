@@ -85,6 +85,7 @@ def refusal(url: str) -> tuple[type, str, int, str, bool]:
     return type(error), error.code, error.status, error.message, error.connected
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 def test_a_private_address_is_refused_alike_whether_its_port_is_open_or_closed(settings: Any, host: str) -> None:
     """No connection is even tried: its error, or the time that it takes, would tell."""
@@ -115,6 +116,7 @@ def test_a_name_that_does_not_exist_is_refused_as_one_that_is_private(settings: 
     assert refusal("https://vault.corp.example") == refusal("https://missing.corp.example")
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("port", ["open", "closed"])
 def test_a_name_that_resolves_anew_while_it_is_connected_to_tells_nothing(
     settings: Any, monkeypatch: Any, port: str
@@ -147,6 +149,7 @@ def test_a_name_that_resolves_anew_while_it_is_connected_to_tells_nothing(
     assert looked_up == ["api.rebind.example", "192.0.2.1"], "the name is looked up once"
 
 
+@pytest.mark.live
 def test_the_connected_peer_is_checked_as_well(settings: Any, monkeypatch: Any) -> None:
     """A route, or a translation on the way, may lead elsewhere than the address says."""
     settings.AIPASSPORT_ALLOW_PRIVATE_UPSTREAMS = False

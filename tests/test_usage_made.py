@@ -391,6 +391,7 @@ HOSTILE = {
 PIECES = 128  # of 64 KiB in 8 MiB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("flavor", TALKS)
 def test_hostile_events_take_little_time_and_count(flavor: str, name: str) -> None:
