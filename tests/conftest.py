@@ -23,7 +23,9 @@ from . import unit
 
 # The suite runs in more processes than there are cores: how long an example takes says nothing about the code.
 hypothesis_settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-hypothesis_settings.register_profile("unit", hypothesis_settings.get_profile("suite"), max_examples=10)
+hypothesis_settings.register_profile(
+    "unit", hypothesis_settings.get_profile("suite"), max_examples=10, derandomize=True
+)
 hypothesis_settings.load_profile("suite")
 
 

@@ -36,7 +36,11 @@ def database_url() -> str:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    keep = {
+        name: os.environ[name]
+        for name in ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+        if name in os.environ
+    }
     return (
         keep
         | {

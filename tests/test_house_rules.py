@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def sources(place: str = "") -> list[Path]:
     return [file for file in files if "migrations" not in file.parts]
 
 
+@cache
 def imports(file: Path) -> set[str]:
     """The absolute names that a file imports; relative ones resolved."""
     package = list(file.relative_to(ROOT).with_suffix("").parts[:-1])

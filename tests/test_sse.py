@@ -157,6 +157,7 @@ def test_an_event_beyond_the_limit_goes_on_without_being_observed_and_the_next_o
         assert most <= 64
 
 
+@pytest.mark.slow
 def test_tiny_chunks_cost_no_more_than_in_proportion() -> None:
     def seconds(size: int) -> float:
         decoder, started = Decoder(), time.process_time()

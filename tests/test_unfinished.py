@@ -91,6 +91,7 @@ ROUTES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route[0])
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_whatever_is_not_on_the_list_is_charged_its_whole_limit(provider: str, route: tuple[str, str]) -> None:

@@ -216,6 +216,7 @@ def test_the_pattern_of_the_usual_event_finds_all_that_was_made(event: dict[str,
         assert not usage or (isinstance(usage, dict) and (found[1] or found[3]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flavor", TALKS)
 @given(
     st.dictionaries(
