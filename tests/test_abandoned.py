@@ -260,7 +260,7 @@ def test_reading_on_has_a_deadline_and_a_number_and_the_limit_is_charged_beyond(
 def test_a_number_that_would_block_the_worker_for_others_is_refused(tmp_path: Path) -> None:
     refused = Server(tmp_path / "log", AIPASSPORT_MAX_ABANDONED_CALLS="2001")
     assert refused.process.wait(30) != 0
-    assert "AIPASSPORT_MAX_ABANDONED_CALLS is between 0 and 2000" in refused.log.read_text()
+    assert "AIPASSPORT_MAX_ABANDONED_CALLS must be between 0 and 2000" in refused.log.read_text()
 
 
 def test_without_a_limit_on_money_what_was_given_up_is_estimated(goes_on: Any, tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_a_key_that_cannot_be_decrypted_is_the_operators_matter_and_says_so(
         assert (refused.status, refused.code, refused.final) == (503, "key_unreadable", True)
         assert_never_sent(grant)
         key = ProviderKey.objects.get()
-        eventually(lambda: "cannot read" in ProviderKey.objects.get().last_error)
+        eventually(lambda: "cannot decrypt" in ProviderKey.objects.get().last_error)
         found = eventually(lambda: (seen := scrape(process)).total("aipassport_calls_total") and seen)
         assert found("aipassport_calls_total", provider="openai", model="other", outcome="upstream_unreachable") == 1
         ready = requests.get(f"{process.url}/ready", timeout=10)
