@@ -10,15 +10,16 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import requests
 
 from proxy.sandbox import SandboxAdapter
+
+from .local_http import LocalHTTPServer, serving
 
 
 @dataclass
@@ -35,40 +36,23 @@ class Seen:
         return json.loads(self.body)
 
 
-class FakeUpstream(ThreadingHTTPServer):
+class FakeUpstream(LocalHTTPServer):
     """``url`` is its base URL, ``seen`` what arrived, newest last."""
 
-    daemon_threads = True
-    request_queue_size = 512
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.seen: list[Seen] = []
         self.disconnected = threading.Event()
         self.flooded = 0
         self.billed: list[tuple[int, int]] = []  # input and output tokens of answers by fake-goes-on
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    @property
     def last(self) -> Seen:
         return self.seen[-1]
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A relay that breaks off is what some tests are about."""
 
-
-@contextmanager
-def running() -> Iterator[FakeUpstream]:
-    server = FakeUpstream()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+def running() -> AbstractContextManager[FakeUpstream]:
+    return serving(FakeUpstream())
 
 
 def event(data: Any) -> bytes:

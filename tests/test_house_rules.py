@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from grants.providers import PROVIDERS
 from proxy.dialects import DIALECTS
+
+from .unit import imports_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("aipassport", "grants", "proxy")
@@ -39,25 +40,10 @@ def sources(place: str = "") -> list[Path]:
     return [file for file in files if "migrations" not in file.parts]
 
 
-@cache
-def imports(file: Path) -> set[str]:
-    """The absolute names that a file imports; relative ones resolved."""
-    package = list(file.relative_to(ROOT).with_suffix("").parts[:-1])
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return found
-
-
 @pytest.mark.parametrize("place", NEVER)
 def test_a_room_never_imports_what_it_must_not_know(place: str) -> None:
     for file in sources(place):
-        for name in imports(file):
+        for name in imports_of(file):
             forbidden = [never for never in NEVER[place] if name == never or name.startswith(never + ".")]
             assert not forbidden, f"{file.relative_to(ROOT)} imports {name}"
 
@@ -76,7 +62,9 @@ def test_only_upstream_and_the_sandbox_speak_http() -> None:
         for file in sources(room):
             name = str(file.relative_to(ROOT))
             if name not in ("proxy/upstream.py", "proxy/guarded.py") and not name.startswith("proxy/sandbox"):
-                assert not {"requests", "urllib3", "httpx"} & {item.partition(".")[0] for item in imports(file)}, name
+                assert not {"requests", "urllib3", "httpx"} & {item.partition(".")[0] for item in imports_of(file)}, (
+                    name
+                )
 
 
 def test_every_dialect_of_the_catalogue_has_a_module_and_the_other_way_round() -> None:

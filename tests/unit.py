@@ -43,10 +43,10 @@ def imports(source: str, package: tuple[str, ...]) -> set[str]:
 
 def excluded(file: Path) -> str:
     """Why ``file`` is left out; empty if it is not."""
-    direct = _imports_of(file)
+    direct = imports_of(file)
     if programs := sorted(PROGRAMS & direct):
         return f"imports {programs[0]}"
-    names = direct.union(*(_imports_of(helper) for helper in _helpers(file)))
+    names = direct.union(*(imports_of(helper) for helper in _helpers(file)))
     foreign = sorted({name.partition(".")[0] for name in names} - OWN - sys.stdlib_module_names - installed())
     return f"imports {foreign[0]}, which {LOCK.name} does not have" if foreign else ""
 
@@ -69,7 +69,7 @@ def _canonical(name: str) -> str:
 
 
 @cache
-def _imports_of(file: Path) -> frozenset[str]:
+def imports_of(file: Path) -> frozenset[str]:
     return frozenset(imports(file.read_text(), file.relative_to(ROOT).parts[:-1]))
 
 
@@ -77,7 +77,7 @@ def _helpers(file: Path) -> Iterator[Path]:
     """The modules of tests/ that ``file`` imports, and that those import."""
     seen, ahead = set(), [file]
     while ahead:
-        for name in _imports_of(ahead.pop()):
+        for name in imports_of(ahead.pop()):
             path = ROOT.joinpath(*name.split("."))
             for helper in (path.with_suffix(".py"), path / "__init__.py"):
                 if name.startswith("tests.") and helper.is_file() and helper not in seen:

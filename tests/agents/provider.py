@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
+from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 
+from ..local_http import LocalHTTPServer, serving
 from . import chat, gemini, messages, responses
 from .plan import Refusal, answer
 
@@ -33,31 +33,15 @@ class Seen(NamedTuple):
     body: Any
 
 
-class LocalProvider(ThreadingHTTPServer):
-    daemon_threads = True
-
+class LocalProvider(LocalHTTPServer):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.seen: list[Seen] = []
         self.refused: list[str] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A relay that breaks off is no error here."""
-
-
-@contextmanager
-def running() -> Iterator[LocalProvider]:
-    server = LocalProvider()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+def running() -> AbstractContextManager[LocalProvider]:
+    return serving(LocalProvider())
 
 
 class _Handler(BaseHTTPRequestHandler):
