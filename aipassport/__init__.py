@@ -1,3 +1,3 @@
-"""The version of AIPassport stands here and nowhere else: pyproject.toml and the API schema read it."""
+"""The only source of the version: pyproject.toml and the API schema read it."""
 
 __version__ = "0.1.0"

@@ -152,7 +152,7 @@ class GuardedAdapter(HTTPAdapter):
         """Without cookies: nobody here reads one, or sends one back."""
         response = requests.Response()
         response.status_code, response.reason = resp.status, resp.reason
-        response.headers = resp.headers  # of any case, too
+        response.headers = resp.headers  # urllib3's mapping ignores case as requests' does
         response.url, response.request = req.url or "", req
         response.raw = resp
         return response

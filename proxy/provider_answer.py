@@ -87,7 +87,7 @@ class ProviderAnswer(http.client.HTTPResponse):
         raise http.client.BadStatusLine("too many interim answers")
 
     def _read_fields(self) -> http.client.HTTPMessage:
-        """The header fields up to the blank line. A field that goes on in a second line (RFC 9112 §5.2) is one."""
+        """The header fields up to the blank line. A folded field (RFC 9112 §5.2) becomes one line."""
         fields: list[tuple[str, str]] = []
         while (line := self.fp.readline(self._left + 1)) not in (b"\r\n", b"\n"):
             self._left -= len(line)

@@ -165,13 +165,14 @@ class Exchange:
 def _prepare(base_url: str, auth: Mapping[str, str], call: UpstreamCall) -> requests.PreparedRequest:
     """Prepared by hand: requests' own preparation would look at cookies, netrc, hooks and the body's type again."""
     headers = {**call.headers, "user-agent": USER_AGENT, "accept-encoding": "identity"}
+    # requests looks for "Content-Length" in this spelling. Without it the body would go out in chunks.
     body = _fairly(call.json) if isinstance(call.json, Spooled) else call.json
     if call.form is not None:
         headers["content-type"], length, body = multipart.encode(call.form)
         headers["Content-Length"] = str(length)
     elif call.json is not None:
         headers["content-type"] = "application/json"
-        headers["Content-Length"] = str(len(call.json))  # as requests looks for it
+        headers["Content-Length"] = str(len(call.json))
     request = requests.PreparedRequest()
     request.method = call.method
     request.url = base_url + call.path + (f"?{urlencode(call.query)}" if call.query else "")

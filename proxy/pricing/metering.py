@@ -142,7 +142,7 @@ def _completed(asked: _Asked, result: Mapping[str, Any], counted: list[Counts]) 
 
     The steps of an answer are not less than the whole, and the input is not nothing.
     """
-    if len(counted) == 1 and counted[0].get("input_tokens"):
+    if len(counted) == 1 and counted[0].get("input_tokens"):  # the usual answer: nothing to compare
         return False
     missing = dict.fromkeys(("input_tokens", "output_tokens"), 0)
     whole = _part(asked, result) if len(counted) > 1 else None
